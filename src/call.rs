@@ -1,0 +1,306 @@
+//! The shared nouns: a call, how it ended, and the trail it leaves.
+
+mod facts;
+mod trail;
+
+use std::{fmt, net::IpAddr, sync::LazyLock};
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use crate::manifest::ClientName;
+
+pub use facts::{AnswerFacts, CallerFacts, DecisionFacts, DecisionVerdict, Facts, PolicyFact, ToolFacts};
+pub use trail::{Passed, Refusal, StageNote, Trail};
+
+/// One request of a client: what it asks for, and what it shows to prove who it is.
+#[derive(Debug)]
+pub struct Call {
+    /// The call's own id, which its records carry.
+    pub id: CallId,
+    /// What is asked for.
+    pub kind: CallKind,
+    /// What the caller shows.
+    pub proof: Proof,
+    /// Where it came from.
+    pub origin: Origin,
+    /// When it arrived.
+    pub received: Timestamp,
+    /// Cancelled when the caller no longer waits.
+    pub cancel: CancellationToken,
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug)]
+pub enum CallKind {
+    /// A tool call (MCP `tools/call`).
+    Tool {
+        /// The tool's name, as it was sent.
+        name: String,
+        /// The arguments.
+        arguments: Arguments,
+    },
+    /// A resource read (MCP `resources/read`).
+    Resource {
+        /// The resource's URI.
+        uri: String,
+    },
+    /// A prompt get (MCP `prompts/get`).
+    Prompt {
+        /// The prompt's name.
+        name: String,
+        /// The arguments.
+        arguments: Arguments,
+    },
+}
+
+impl CallKind {
+    /// The name of what is asked for, as it was sent.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        match self {
+            Self::Tool { name, .. } | Self::Prompt { name, .. } => name,
+            Self::Resource { uri } => uri,
+        }
+    }
+
+    /// The kind in one word, for the record.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Tool { .. } => "tool",
+            Self::Resource { .. } => "resource",
+            Self::Prompt { .. } => "prompt",
+        }
+    }
+
+    /// The arguments, where the kind has any.
+    #[must_use]
+    pub const fn arguments(&self) -> Option<&Arguments> {
+        match self {
+            Self::Tool { arguments, .. } | Self::Prompt { arguments, .. } => Some(arguments),
+            Self::Resource { .. } => None,
+        }
+    }
+}
+
+/// The arguments of a call: a JSON object.
+#[derive(Clone, Debug)]
+pub struct Arguments(Value);
+
+impl Arguments {
+    /// The arguments as a map.
+    #[must_use]
+    pub fn as_map(&self) -> &Map<String, Value> {
+        static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+        // INVARIANT: the value is an object; nothing makes another.
+        self.0.as_object().unwrap_or(&NONE)
+    }
+
+    /// The arguments as a value, which is always an object.
+    #[must_use]
+    pub const fn as_value(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl From<Map<String, Value>> for Arguments {
+    fn from(arguments: Map<String, Value>) -> Self {
+        Self(Value::Object(arguments))
+    }
+}
+
+/// What a caller shows to prove who it is.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// Nothing.
+    Nothing,
+    /// The whole API key, `cg_<id>_<secret>`.
+    ApiKey(SecretString),
+    /// A local process's word, over stdio or on the command line.
+    Asserted(ClientName),
+}
+
+/// Where a call came from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Origin {
+    /// How it arrived.
+    pub transport: Transport,
+    /// The address it came from, where there is one.
+    pub source: Option<IpAddr>,
+}
+
+/// How a call arrived.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Streamable HTTP.
+    Http,
+    /// Standard input and output.
+    Stdio,
+    /// The command line.
+    Cli,
+}
+
+impl Transport {
+    /// The word that stands for it in policies and records.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Stdio => "stdio",
+            Self::Cli => "cli",
+        }
+    }
+}
+
+/// The id of one call: 16 bytes in hexadecimal, of which the first six count milliseconds.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CallId([u8; 16]);
+
+impl CallId {
+    /// An id of the time it was made and ten random bytes.
+    #[must_use]
+    pub fn new(now: Timestamp, random: [u8; 10]) -> Self {
+        let [_, _, time @ ..] = now.as_millisecond().to_be_bytes();
+        let mut id = [0; 16];
+        for (byte, value) in id.iter_mut().zip(time.into_iter().chain(random)) {
+            *byte = value;
+        }
+        Self(id)
+    }
+}
+
+impl CallId {
+    /// An id of the time and ten bytes from the system's source of randomness.
+    #[must_use]
+    pub fn random(now: Timestamp) -> Self {
+        let mut random = [0; 10];
+        // Without random bytes an id is still unique within its millisecond's log.
+        let _ = aws_lc_rs::rand::fill(&mut random);
+        Self::new(now, random)
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl Serialize for CallId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It was carried out and its answer released.
+    Allowed,
+    /// A guard refused it; nothing was sent.
+    Denied,
+    /// A person has to agree first; nothing was sent.
+    Pending,
+    /// It was carried out, and its answer may not leave.
+    Withheld,
+    /// It was tried and failed.
+    Failed,
+    /// Its effect may have happened, and no answer came.
+    Unknown,
+}
+
+impl Outcome {
+    /// The outcome in one word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Pending => "pending",
+            Self::Withheld => "withheld",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// The guards, in the order of a call.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Who calls?
+    Identity,
+    /// Does the tool exist for this caller?
+    Catalog,
+    /// Are budgets left?
+    Limits,
+    /// Do the arguments fit?
+    Schema,
+    /// May this caller do this?
+    Policy,
+    /// Has a person agreed?
+    Approval,
+    /// Is it on record?
+    Audit,
+    /// Did the backend answer?
+    Backend,
+    /// May the answer leave?
+    Output,
+    /// The gate itself.
+    Gateway,
+}
+
+impl Stage {
+    /// The stage in one word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Catalog => "catalog",
+            Self::Limits => "limits",
+            Self::Schema => "schema",
+            Self::Policy => "policy",
+            Self::Approval => "approval",
+            Self::Audit => "audit",
+            Self::Backend => "backend",
+            Self::Output => "output",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time() {
+        let id = |second| CallId::new(Timestamp::from_second(second).unwrap(), [0xff; 10]);
+        assert!(id(1) < id(2));
+        assert_eq!(id(1).to_string(), "0000000003e8ffffffffffffffffffff");
+    }
+
+    #[test]
+    fn a_proof_does_not_print_its_secret() {
+        let proof = Proof::ApiKey("cg_k1_hunter2".into());
+        assert!(!format!("{proof:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,121 @@
+//! What the guards found out about a call, for its record.
+
+use serde::Serialize;
+
+/// What is known of a call. Guards fill it in as the call passes them.
+///
+/// Holds names and digests: never a secret, never an argument's or an answer's text.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Facts {
+    /// Who called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<CallerFacts>,
+    /// The tool that was called, where it exists for the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<ToolFacts>,
+    /// A keyed digest of the validated arguments, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments_digest: Option<String>,
+    /// What the policies decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionFacts>,
+    /// The name of the credential that went with the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// What the backend did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<AnswerFacts>,
+    /// A keyed digest of the released answer, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result_digest: Option<String>,
+    /// The labels that the answer put on the run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// The labels whose fields were removed from the answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
+    /// How many fields of the answer its schema did not name, and were dropped.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// Who called.
+#[derive(Clone, Debug, Serialize)]
+pub struct CallerFacts {
+    /// The client.
+    pub client: String,
+    /// How it proved that.
+    pub authentication: &'static str,
+    /// The id of the key it showed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The run the call belongs to.
+    pub run: String,
+    /// The run that ended, by being idle, before this one began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_ended: Option<String>,
+}
+
+/// The tool that was called.
+#[derive(Clone, Debug, Serialize)]
+pub struct ToolFacts {
+    /// The digest of its definition.
+    pub digest: String,
+    /// What it changes.
+    pub effects: &'static str,
+}
+
+/// What the policies decided.
+#[derive(Clone, Debug, Serialize)]
+pub struct DecisionFacts {
+    /// The decision.
+    pub verdict: DecisionVerdict,
+    /// The policies that decided.
+    pub policies: Vec<PolicyFact>,
+    /// The groups that have to agree.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<String>,
+}
+
+/// A decision in one word.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecisionVerdict {
+    /// It may go.
+    Allow,
+    /// It may not.
+    Deny,
+    /// A person has to agree.
+    Pending,
+}
+
+/// A policy that decided.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct PolicyFact {
+    /// Its `@id`.
+    pub id: String,
+    /// Its `@reason`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What the backend did.
+#[derive(Clone, Debug, Serialize)]
+pub struct AnswerFacts {
+    /// The service.
+    pub service: String,
+    /// The HTTP status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The address that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// The size of the answer in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<usize>,
+}

@@ -1,0 +1,270 @@
+//! The pipeline: the one place where the order of the guards is written.
+//!
+//! Each stage takes the previous stage's type by value and returns its own, and
+//! those types have private fields, so a stage cannot be skipped, repeated or
+//! reordered without a compile error. What was checked is what is carried out:
+//!
+//! ```
+//! use callgate::{audit::Committed, backend::{Backends, Routes}};
+//! async fn carry_out(backends: &Backends, routes: &Routes, call: Committed) {
+//!     let _ = backends.execute(routes, call).await;
+//! }
+//! ```
+//!
+//! A call that is not on record cannot be carried out:
+//!
+//! ```compile_fail
+//! use callgate::{approval::Approved as Committed, backend::{Backends, Routes}};
+//! async fn carry_out(backends: &Backends, routes: &Routes, call: Committed) {
+//!     let _ = backends.execute(routes, call).await;
+//! }
+//! ```
+//!
+//! A stage's value can be handed on, and only the stage itself can make one:
+//!
+//! ```
+//! use callgate::catalog::Admitted;
+//! fn forge(call: Admitted) -> Admitted { Admitted::from(call) }
+//! ```
+//!
+//! ```compile_fail
+//! use callgate::{catalog::Admitted, identity::Identified};
+//! fn forge(call: Identified) -> Admitted { Admitted::from(call) }
+//! ```
+//!
+//! ```compile_fail
+//! use callgate::catalog::Admitted;
+//! fn forge(call: Admitted) -> Admitted { Admitted { ..call } }
+//! ```
+
+mod error;
+mod reply;
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use arc_swap::ArcSwap;
+use futures::FutureExt as _;
+use serde_json::Value;
+
+use crate::{
+    approval::Approvals,
+    audit::{Audit, Ending},
+    backend::Backends,
+    call::{Call, Outcome, Proof, Refusal as _, Stage, Trail},
+    catalog::{AdmitError, Tool},
+    identity::{self, Caller, Identities, IdentityError},
+    limits::Limits,
+    manifest::{ClientName, Label},
+    output::{Content, Released},
+    rules::Rules,
+    runs::{Run, Runs},
+};
+
+pub use error::CallError;
+pub use reply::{Answer, Notice, Reply};
+
+/// The gate: one release at a time, and what it works with.
+#[derive(Debug)]
+pub struct Gateway {
+    rules: ArcSwap<Rules>,
+    identities: Identities,
+    limits: Limits,
+    approvals: Approvals,
+    audit: Audit,
+    backends: Backends,
+    runs: Arc<Runs>,
+}
+
+impl Gateway {
+    /// A gate of one release.
+    #[must_use]
+    pub fn new(rules: Rules, runs: Runs, audit: Audit, backends: Backends) -> Self {
+        let runs = Arc::new(runs);
+        let limits = Limits::build(&rules.clients, &rules.catalog);
+        Self {
+            rules: ArcSwap::from_pointee(rules),
+            identities: Identities::new(Arc::clone(&runs)),
+            limits,
+            approvals: Approvals::default(),
+            audit,
+            backends,
+            runs,
+        }
+    }
+
+    /// Answers one call. However it ends, its outcome is on record first.
+    ///
+    /// Run it as a task of its own, so that a client that hangs up cannot drop it between effect
+    /// and record.
+    pub async fn call(&self, call: Call) -> Reply {
+        let rules = self.rules.load_full(); // one release for the whole call
+        let mut trail = Trail::begin(&call, &rules.digest);
+        let outcome = match AssertUnwindSafe(self.guard(&rules, call, &mut trail)).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(CallError::Panic { sent: trail_left(&trail) }),
+        };
+        self.seal(trail, outcome).await
+    }
+
+    async fn guard(&self, rules: &Rules, call: Call, trail: &mut Trail) -> Result<Released, CallError> {
+        let identified = trail.note(self.identities.identify(&rules.clients, call).await)?;
+        let admitted = trail.note(rules.catalog.admit(identified))?;
+        let metered = trail.note(self.limits.spend(admitted))?;
+        let validated = trail.note(rules.schemas.validate(metered))?;
+        let authorized = trail.note(rules.policies.authorize(validated))?;
+        let approved = trail.note(self.approvals.settle(authorized))?;
+        let committed = self.audit.commit(approved, trail).await;
+        let committed = trail.note(committed)?;
+        let executed = trail.note(self.backends.execute(&rules.routes, committed).await)?;
+        let released = trail.note(rules.output.release(&rules.policies, executed))?;
+        self.absorb(&released).await?; // what was seen is remembered before it is answered
+        Ok(released)
+    }
+
+    async fn absorb(&self, released: &Released) -> Result<(), CallError> {
+        let caller = released.caller();
+        let name = caller.client().name();
+        self.runs
+            .absorb(name, caller.subject(), released.run(), released.labels())
+            .await
+            .map_err(CallError::Runs)
+    }
+
+    /// Puts the outcome on record, and only then makes a reply of it.
+    async fn seal(&self, mut trail: Trail, outcome: Result<Released, CallError>) -> Reply {
+        if let Some(value) = released_value(&outcome) {
+            trail.facts.result_digest = Some(self.audit.digest(&trail, value));
+        }
+        if let Err(CallError::Identity(refusal)) = &outcome
+            && trail.facts.caller.is_none()
+        {
+            self.audit.unidentified(trail.origin.source, refusal.code());
+            return Reply::refused(&trail, outcome.as_ref().err());
+        }
+        let ending = ending(&outcome);
+        log(&trail, &ending);
+        match self.audit.seal(&trail, ending).await {
+            Ok(_receipt) => Reply::new(&trail, outcome),
+            Err(error) => Reply::unrecorded(&trail, &error), // carries no answer
+        }
+    }
+
+    /// The tools that exist for a caller, by name. Spends no budget and leaves no record.
+    ///
+    /// # Errors
+    /// When the caller does not prove who it is.
+    pub fn list(&self, proof: &Proof, now: jiff::Timestamp) -> Result<Vec<Arc<Tool>>, IdentityError> {
+        let rules = self.rules.load();
+        let caller = identity::authenticate(&rules.clients, proof, now)?;
+        Ok(rules.catalog.list(caller.client()).cloned().collect())
+    }
+
+    /// Who shows this proof? A failure is counted on record.
+    ///
+    /// # Errors
+    /// When it proves nothing.
+    pub fn authenticate(&self, call: &Call) -> Result<Caller, IdentityError> {
+        identity::authenticate(&self.rules.load().clients, &call.proof, call.received)
+            .inspect_err(|refusal| self.audit.unidentified(call.origin.source, refusal.code()))
+    }
+
+    /// Refuses a call now that lacks only scopes, for transports that must say so early.
+    /// Every other call is handed back, to be made as usual.
+    ///
+    /// # Errors
+    /// The call, where it is not one for a step-up.
+    pub async fn step_up(&self, call: Call) -> Result<(Reply, Vec<String>), Call> {
+        let rules = self.rules.load_full();
+        let Ok(caller) = identity::authenticate(&rules.clients, &call.proof, call.received) else {
+            return Err(call);
+        };
+        if !rules.catalog.needs_step_up(caller.client(), &call.kind) {
+            return Err(call);
+        }
+        let mut trail = Trail::begin(&call, &rules.digest);
+        let outcome = async {
+            let identified = trail.note(self.identities.identify(&rules.clients, call).await)?;
+            trail.note(rules.catalog.admit(identified))?;
+            Err(CallError::Panic { sent: false }) // the same question has one answer
+        };
+        let outcome: Result<Released, CallError> = outcome.await;
+        let scopes = match &outcome {
+            Err(CallError::Admit(AdmitError::MissingScope { tool, .. })) => {
+                tool.manifest().scopes.iter().map(ToString::to_string).collect()
+            }
+            _ => Vec::new(),
+        };
+        Ok((self.seal(trail, outcome).await, scopes))
+    }
+
+    /// The release in force.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// The log of this process.
+    #[must_use]
+    pub const fn audit(&self) -> &Audit {
+        &self.audit
+    }
+}
+
+/// Judges a call as if `client` made it, and carries nothing out.
+///
+/// # Errors
+/// The refusal, as the call would get it.
+pub fn rehearse(
+    rules: &Rules,
+    client: &ClientName,
+    labels: impl IntoIterator<Item = Label>,
+    call: Call,
+    trail: &mut Trail,
+) -> Result<(), CallError> {
+    let run = Run { id: "rehearsal".into(), labels: labels.into_iter().collect(), ..Run::default() };
+    let limits = Limits::build(&rules.clients, &rules.catalog); // a rehearsal spends nobody's budget
+    let identified = trail.note(identity::rehearse(&rules.clients, client, run, call))?;
+    let admitted = trail.note(rules.catalog.admit(identified))?;
+    let metered = trail.note(limits.spend(admitted))?;
+    let validated = trail.note(rules.schemas.validate(metered))?;
+    let authorized = trail.note(rules.policies.authorize(validated))?;
+    trail.note(Approvals::default().settle(authorized))?;
+    Ok(())
+}
+
+/// Whether the call may have left when its trail ends here: it was on record to leave.
+fn trail_left(trail: &Trail) -> bool {
+    trail.stages.iter().any(|note| note.stage == Stage::Audit && note.verdict == "passed")
+}
+
+fn released_value(outcome: &Result<Released, CallError>) -> Option<&Value> {
+    match outcome.as_ref().ok()?.content() {
+        Content::Structured(value) | Content::Unchecked(value) => Some(value),
+    }
+}
+
+fn ending(outcome: &Result<Released, CallError>) -> Ending {
+    match outcome {
+        Ok(_) => Ending { outcome: Outcome::Allowed, stage: None, code: None, detail: None },
+        Err(error) => Ending {
+            outcome: error.outcome(),
+            stage: Some(error.stage()),
+            code: Some(error.code()),
+            detail: Some(error.to_string()),
+        },
+    }
+}
+
+/// One line per call, with the same fields for a denial as for an allow.
+fn log(trail: &Trail, ending: &Ending) {
+    tracing::info!(
+        call = %trail.id,
+        client = trail.facts.caller.as_ref().map(|caller| caller.client.as_str()),
+        tool = %trail.target.escape_debug(),
+        outcome = %ending.outcome,
+        stage = ending.stage.map(Stage::word),
+        code = ending.code,
+        micros = u64::try_from(trail.elapsed().as_micros()).unwrap_or(u64::MAX),
+        "call"
+    );
+}

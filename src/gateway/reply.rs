@@ -1,0 +1,93 @@
+//! What a caller gets: an answer, or a notice that it can act on.
+
+use serde_json::Value;
+
+use super::CallError;
+use crate::{
+    audit::AuditError,
+    call::{CallId, Outcome, Refusal as _, Trail},
+    catalog::AdmitError,
+    output::{Content, Released, Removal},
+};
+
+/// The reply to one call.
+#[derive(Debug)]
+pub struct Reply {
+    /// The call's id, which its record carries.
+    pub id: CallId,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the caller gets.
+    pub body: Result<Answer, Notice>,
+}
+
+/// An answer, as far as it may leave.
+#[derive(Debug)]
+pub struct Answer {
+    /// What leaves.
+    pub content: Content,
+    /// What was removed from it.
+    pub removed: Vec<Removal>,
+}
+
+/// What a caller is told in place of an answer.
+#[derive(Debug)]
+pub enum Notice {
+    /// What it asked for does not exist for it.
+    Unknown(String),
+    /// It was refused, or failed; the text can be acted on.
+    Refused {
+        /// The reason in one word.
+        code: &'static str,
+        /// The reason in a sentence.
+        message: String,
+    },
+}
+
+impl Reply {
+    /// The reply to a call whose outcome is on record.
+    pub(super) fn new(trail: &Trail, outcome: Result<Released, CallError>) -> Self {
+        match outcome {
+            Ok(released) => {
+                let (content, removed) = released.into_parts();
+                Self { id: trail.id, outcome: Outcome::Allowed, body: Ok(Answer { content, removed }) }
+            }
+            Err(error) => Self::refused(trail, Some(&error)),
+        }
+    }
+
+    pub(super) fn refused(trail: &Trail, error: Option<&CallError>) -> Self {
+        let body = match error {
+            Some(CallError::Admit(refusal)) => match refusal {
+                AdmitError::MissingScope { .. } => {
+                    Notice::Refused { code: refusal.code(), message: refusal.public_message() }
+                }
+                AdmitError::UnknownTool { .. }
+                | AdmitError::NotListed { .. }
+                | AdmitError::UnknownResource { .. }
+                | AdmitError::UnknownPrompt { .. } => Notice::Unknown(refusal.public_message()),
+            },
+            Some(error) => Notice::Refused { code: error.code(), message: error.public_message() },
+            None => Notice::Refused { code: "failed", message: "internal error".into() },
+        };
+        let outcome = error.map_or(Outcome::Failed, |error| error.outcome());
+        Self { id: trail.id, outcome, body: Err(body) }
+    }
+
+    /// The reply to a call whose outcome is not on record: it carries no answer.
+    pub(super) fn unrecorded(trail: &Trail, error: &AuditError) -> Self {
+        tracing::error!(call = %trail.id, %error, "the outcome of a call is not on record, and its answer stays here");
+        let notice = Notice::Refused { code: error.code(), message: error.public_message() };
+        Self { id: trail.id, outcome: Outcome::Withheld, body: Err(notice) }
+    }
+}
+
+impl Answer {
+    /// The value that leaves.
+    #[must_use]
+    pub const fn value(&self) -> &Value {
+        match &self.content {
+            Content::Structured(value) | Content::Unchecked(value) => value,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The files that people write, as types; what is wrong with them, and where.
+//!
+//! Everything here is pure: text in, types and problems out.
+
+mod cases;
+mod clients;
+mod floors;
+mod names;
+mod path;
+mod problem;
+mod server;
+mod tool;
+mod units;
+mod yaml;
+
+pub use cases::{Case, CasesFile, Denial, DenyStage, Expectation};
+pub use clients::{AttributeKind, AttributeSpec, ClientLimits, ClientSpec, ClientsFile, KeySpec};
+pub use floors::{Floor, FloorsFile, Unlisted};
+pub use names::{
+    AttributeName, ClientName, CredentialName, GroupName, KeyId, Label, NameError, RoleName, Scope,
+    ServiceName, ToolName,
+};
+pub use path::{PathError, PathTemplate, Segment};
+pub use problem::{Place, Problem, Severity, Source, join_pointer};
+pub use server::{
+    BaseUrl, CredentialKind, CredentialSpec, HttpListener, Listen, SecretRef, ServerFile, ServiceSpec,
+    StdioListener,
+};
+pub use tool::{
+    BackendSpec, Binding, Deliberate, Effects, Example, HttpBackend, HttpMethod, Reach, ToolLimits,
+    ToolManifest, Undo, Yields,
+};
+pub use units::{ByteSize, Rate, TimeSpan, UnitError};
+pub use yaml::{position, read, read_value};

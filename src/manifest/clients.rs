@@ -1,0 +1,127 @@
+//! `policies/clients.yaml`: who may call, and what each of them is.
+
+use std::collections::BTreeMap;
+
+use jiff::civil::Date;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{AttributeName, ClientName, GroupName, KeyId, Rate, RoleName, Scope};
+
+/// The clients, what policies may ask of them, and who may approve.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[schemars(title = "Callgate's clients")]
+pub struct ClientsFile {
+    /// The attributes that policies read, declared once, with their types.
+    #[serde(default)]
+    pub attributes: BTreeMap<AttributeName, AttributeSpec>,
+    /// The clients by name.
+    pub clients: BTreeMap<ClientName, ClientSpec>,
+    /// The people of each approver group.
+    #[serde(default)]
+    pub approvers: BTreeMap<GroupName, Vec<String>>,
+}
+
+/// An attribute of every client.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AttributeSpec {
+    /// The type of its values.
+    #[serde(rename = "type")]
+    pub kind: AttributeKind,
+    /// The value of a client that states none. Without it, each client must state one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Value>,
+}
+
+/// The type of an attribute, as Cedar sees it.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttributeKind {
+    /// A whole number of 64 bits.
+    Long,
+    /// Text.
+    String,
+    /// True or false.
+    Boolean,
+    /// A set of texts.
+    Strings,
+}
+
+impl AttributeKind {
+    /// Whether a value is of this type.
+    #[must_use]
+    pub fn admits(self, value: &Value) -> bool {
+        match self {
+            Self::Long => value.as_i64().is_some(),
+            Self::String => value.is_string(),
+            Self::Boolean => value.is_boolean(),
+            Self::Strings => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
+        }
+    }
+
+    /// What a value of this type is, in words.
+    #[must_use]
+    pub const fn expected(self) -> &'static str {
+        match self {
+            Self::Long => "a whole number of 64 bits",
+            Self::String => "a text",
+            Self::Boolean => "`true` or `false`",
+            Self::Strings => "a list of texts",
+        }
+    }
+}
+
+/// One client.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClientSpec {
+    /// Who answers for it. They may not approve its calls.
+    pub owner: String,
+    /// Its roles.
+    #[serde(default)]
+    pub roles: Vec<RoleName>,
+    /// The scopes it holds.
+    #[serde(default)]
+    pub scopes: Vec<Scope>,
+    /// The allowlist: names and globs. What is not listed does not exist for it.
+    #[serde(default)]
+    pub tools: Vec<String>,
+    /// Its attributes.
+    #[serde(default)]
+    pub attributes: BTreeMap<AttributeName, Value>,
+    /// Bounds on what it may do.
+    #[serde(default)]
+    pub limits: ClientLimits,
+    /// Its API keys.
+    #[serde(default)]
+    pub keys: Vec<KeySpec>,
+    /// Whether a local process may claim to be it over stdio.
+    #[serde(default)]
+    pub stdio: bool,
+}
+
+/// Bounds on what one client may do.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClientLimits {
+    /// How often it may call. Left out, 600 calls a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+}
+
+/// An API key, of which only a digest is kept.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct KeySpec {
+    /// The key's id: the second part of `cg_<id>_<secret>`.
+    pub id: KeyId,
+    /// The SHA-256 of the key's secret part, in hexadecimal.
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
+    pub sha256: String,
+    /// The first day, in UTC, on which the key no longer works.
+    #[schemars(with = "String", extend("format" = "date"))]
+    pub expires: Date,
+}

@@ -1,0 +1,319 @@
+//! `callgate.yaml`: what the operator sets.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use url::Url;
+
+use super::{ByteSize, ClientName, CredentialName, ServiceName, TimeSpan, ToolName};
+
+/// The server, the services behind it, and the credentials it holds for them.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[schemars(title = "Callgate's server")]
+pub struct ServerFile {
+    /// The name that clients are shown.
+    #[serde(default = "default_name")]
+    pub name: String,
+    /// The folder of tool manifests, relative to this file.
+    #[serde(default = "default_tools")]
+    pub tools: PathBuf,
+    /// The folder of policies, clients and cases, relative to this file.
+    #[serde(default = "default_policies")]
+    pub policies: PathBuf,
+    /// The folder of the gate's own state, relative to this file.
+    #[serde(default = "default_state")]
+    pub state: PathBuf,
+    /// Where clients connect.
+    #[serde(default)]
+    pub listen: Listen,
+    /// The services that tools call, by name.
+    #[serde(default)]
+    pub services: BTreeMap<ServiceName, ServiceSpec>,
+    /// The credentials that calls carry, by name.
+    #[serde(default)]
+    pub credentials: BTreeMap<CredentialName, CredentialSpec>,
+}
+
+fn default_name() -> String {
+    "callgate".to_owned()
+}
+fn default_tools() -> PathBuf {
+    PathBuf::from("tools")
+}
+fn default_policies() -> PathBuf {
+    PathBuf::from("policies")
+}
+fn default_state() -> PathBuf {
+    PathBuf::from("state")
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Listen {
+    /// Streamable HTTP, for `callgate serve`.
+    #[serde(default)]
+    pub http: HttpListener,
+    /// The client that `callgate stdio` stands for when `--client` is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdio: Option<StdioListener>,
+}
+
+/// A Streamable HTTP listener.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HttpListener {
+    /// The address and port; port 0 lets the system choose.
+    #[serde(default = "default_address")]
+    #[schemars(with = "String")]
+    pub address: SocketAddr,
+    /// The `Host` names that requests may carry besides loopback ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// The `Origin`s that browsers may send. Left out, none may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
+    /// How large a request may be.
+    #[serde(default = "default_body")]
+    pub body: ByteSize,
+}
+
+fn default_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8787))
+}
+const fn default_body() -> ByteSize {
+    ByteSize::from_kib(1024)
+}
+
+impl Default for HttpListener {
+    fn default() -> Self {
+        Self { address: default_address(), hosts: Vec::new(), origins: Vec::new(), body: default_body() }
+    }
+}
+
+/// A local process that speaks over standard input and output.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct StdioListener {
+    /// The client that the process stands for; it must have `stdio: true`.
+    pub client: ClientName,
+}
+
+/// A service that tools call.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ServiceSpec {
+    /// The base URL: scheme, host, port, and a path that all paths go below.
+    pub url: BaseUrl,
+    /// How long a call may take.
+    #[serde(default = "default_timeout")]
+    pub timeout: TimeSpan,
+    /// How large an answer may be.
+    #[serde(default = "default_response")]
+    pub response: ByteSize,
+}
+
+const fn default_timeout() -> TimeSpan {
+    TimeSpan::from_millis(10_000)
+}
+const fn default_response() -> ByteSize {
+    ByteSize::from_kib(256)
+}
+
+/// A credential: where its secret is, and whom it may serve.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CredentialSpec {
+    /// The only service it is sent to.
+    pub service: ServiceName,
+    /// The tools that may use it.
+    pub tools: Vec<ToolName>,
+    /// How it is shown to the service.
+    #[serde(rename = "as")]
+    pub kind: CredentialKind,
+}
+
+/// How a credential is shown to a service.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum CredentialKind {
+    /// `Authorization: Bearer` (RFC 6750 §2.1).
+    Bearer {
+        /// The token.
+        secret: SecretRef,
+    },
+    /// `Authorization: Basic` (RFC 7617).
+    Basic {
+        /// The user's name.
+        username: String,
+        /// The password.
+        secret: SecretRef,
+    },
+    /// A header of the service's own.
+    Header {
+        /// The header's name.
+        name: String,
+        /// Its value.
+        secret: SecretRef,
+    },
+    /// A query parameter.
+    Query {
+        /// The parameter's name.
+        name: String,
+        /// Its value.
+        secret: SecretRef,
+    },
+}
+
+impl CredentialKind {
+    /// Where the secret is.
+    #[must_use]
+    pub const fn secret(&self) -> &SecretRef {
+        match self {
+            Self::Bearer { secret }
+            | Self::Basic { secret, .. }
+            | Self::Header { secret, .. }
+            | Self::Query { secret, .. } => secret,
+        }
+    }
+}
+
+/// Where a secret is: never the secret itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SecretRef {
+    /// An environment variable.
+    Env(String),
+    /// A file, relative to `callgate.yaml`.
+    File(PathBuf),
+}
+
+impl SecretRef {
+    fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(':').filter(|(_, rest)| !rest.is_empty())?;
+        match kind {
+            "env" => Some(Self::Env(rest.to_owned())),
+            "file" => Some(Self::File(Path::new(rest).to_owned())),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "env:{name}"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The text is not repeated: somebody may have written a secret here.
+        Self::parse(&String::deserialize(deserializer)?).ok_or_else(|| {
+            de::Error::custom("a secret is named by `env:NAME` or `file:PATH`, never written here")
+        })
+    }
+}
+
+impl Serialize for SecretRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for SecretRef {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SecretRef".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^(env|file):.+$",
+            "description": "Where a secret is: `env:NAME` or `file:PATH`."
+        })
+    }
+}
+
+/// An `http` or `https` URL without credentials, query or fragment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BaseUrl(Url);
+
+impl BaseUrl {
+    /// The URL.
+    #[must_use]
+    pub const fn url(&self) -> &Url {
+        &self.0
+    }
+
+    /// Parses a base URL.
+    ///
+    /// # Errors
+    /// When the text is not such a URL; the message does not repeat credentials.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text).map_err(|error| format!("not a URL: {error}"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(format!("a service is called by `http` or `https`, not `{}`", url.scheme()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("a service's URL carries no user or password: name a credential".to_owned());
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("a service's URL has no query and no fragment".to_owned());
+        }
+        Ok(Self(url))
+    }
+}
+
+impl<'de> Deserialize<'de> for BaseUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for BaseUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
+}
+
+impl JsonSchema for BaseUrl {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "BaseUrl".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^https?://",
+            "description": "A base URL, without credentials, query or fragment."
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_secret_is_refused_and_not_repeated() {
+        let refusal = serde_json::from_value::<SecretRef>("s3cr3t".into()).unwrap_err().to_string();
+        insta::assert_snapshot!(refusal, @"a secret is named by `env:NAME` or `file:PATH`, never written here");
+    }
+
+    #[test]
+    fn a_service_url_carries_no_credentials() {
+        insta::assert_snapshot!(
+            BaseUrl::parse("http://user:hunter2@example.com/").unwrap_err(),
+            @"a service's URL carries no user or password: name a credential"
+        );
+        assert!(BaseUrl::parse("file:///etc/passwd").is_err());
+        assert!(BaseUrl::parse("http://example.com/?a=b").is_err());
+    }
+}

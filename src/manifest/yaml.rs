@@ -1,0 +1,236 @@
+//! Reads YAML into types, and finds the place of a value again.
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeOwned},
+};
+use serde_json::{Map, Number, Value};
+use serde_saphyr::{Options, Spanned};
+
+use super::problem::{Place, Problem, Source};
+
+/// More nodes than a file that a person wrote has.
+const NODES_MAX: usize = 50_000;
+
+fn options() -> Options {
+    serde_saphyr::options! {
+        with_snippet: false,
+        strict_booleans: true,
+        budget: serde_saphyr::budget! { max_nodes: NODES_MAX },
+    }
+}
+
+/// Reads a file into a type.
+///
+/// # Errors
+/// The place and the reason, when the text is not YAML of that type.
+pub fn read<T: DeserializeOwned>(source: &Source) -> Result<T, Problem> {
+    serde_saphyr::from_str_with_options(&source.text, options()).map_err(|error| problem(source, &error))
+}
+
+/// Reads a file into a plain JSON value.
+///
+/// # Errors
+/// The place and the reason, when the text is not YAML that JSON can hold.
+pub fn read_value(source: &Source) -> Result<Value, Problem> {
+    read::<Node>(source).map(Node::into_value)
+}
+
+fn problem(source: &Source, error: &serde_saphyr::Error) -> Problem {
+    let place = error.location().map_or(Place::File, |location| Place::Position {
+        line: usize::try_from(location.line()).unwrap_or(1),
+        column: usize::try_from(location.column()).unwrap_or(1),
+    });
+    let message = error.without_snippet().to_string();
+    // The library appends the position, which the place already has.
+    let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+    Problem::error(source, place, message)
+}
+
+/// The line and the column, from 1, of a place in a file.
+#[must_use]
+pub fn position(source: &Source, place: &Place) -> Option<(usize, usize)> {
+    match place {
+        Place::File => None,
+        Place::Position { line, column } => Some((*line, *column)),
+        Place::Bytes { offset, .. } => {
+            let before = source.text.get(..*offset)?;
+            let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+            let column = before.get(line_start..)?.chars().count() + 1;
+            Some((before.matches('\n').count() + 1, column))
+        }
+        Place::Pointer(pointer) => find(source, pointer, false),
+        Place::Key(pointer) => find(source, pointer, true),
+    }
+}
+
+/// Finds the value at a pointer, or the nearest one above it that exists.
+fn find(source: &Source, pointer: &str, key: bool) -> Option<(usize, usize)> {
+    let root: Spanned<Node> = serde_saphyr::from_str_with_options(&source.text, options()).ok()?;
+    let mut found = (root.referenced, root.referenced);
+    let mut node = &root.value;
+    for segment in pointer.split('/').skip(1) {
+        let segment = segment.replace("~1", "/").replace("~0", "~");
+        match node {
+            Node::Map(members) => {
+                let Some((name, value)) = members.iter().find(|(name, _)| name.value == segment) else {
+                    break;
+                };
+                found = (value.referenced, name.referenced);
+                node = &value.value;
+            }
+            Node::Seq(items) => {
+                let Some(item) = segment.parse::<usize>().ok().and_then(|at| items.get(at)) else { break };
+                found = (item.referenced, item.referenced);
+                node = &item.value;
+            }
+            Node::Scalar(_) => break,
+        }
+    }
+    let location = if key { found.1 } else { found.0 };
+    Some((usize::try_from(location.line()).ok()?, usize::try_from(location.column()).ok()?))
+}
+
+/// A YAML value that keeps the places of its parts.
+enum Node {
+    Map(Vec<(Spanned<String>, Spanned<Self>)>),
+    Seq(Vec<Spanned<Self>>),
+    Scalar(Value),
+}
+
+impl Node {
+    fn into_value(self) -> Value {
+        match self {
+            Self::Map(members) => {
+                let members = members.into_iter().map(|(name, node)| (name.value, node.value.into_value()));
+                Value::Object(members.collect::<Map<_, _>>())
+            }
+            Self::Seq(items) => items.into_iter().map(|item| item.value.into_value()).collect(),
+            Self::Scalar(value) => value,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Node;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a value that JSON can hold")
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+                Ok(Node::Scalar(value.into()))
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+                Ok(Node::Scalar(value.into()))
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+                Ok(Node::Scalar(value.into()))
+            }
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
+                let number =
+                    Number::from_f64(value).ok_or_else(|| E::custom("a number that JSON cannot hold"))?;
+                Ok(Node::Scalar(number.into()))
+            }
+            fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+                Ok(Node::Scalar(value.into()))
+            }
+            fn visit_unit<E>(self) -> Result<Node, E> {
+                Ok(Node::Scalar(Value::Null))
+            }
+            fn visit_none<E>(self) -> Result<Node, E> {
+                Ok(Node::Scalar(Value::Null))
+            }
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+                Node::deserialize(deserializer)
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = list.next_element()? {
+                    items.push(item);
+                }
+                Ok(Node::Seq(items))
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Node::Map(members))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::join_pointer;
+
+    fn source(text: &str) -> Source {
+        Source { path: "x.yaml".into(), text: text.into() }
+    }
+
+    const TEXT: &str = "a: 1\nb:\n  - x\n  - c/d: [true, null]\n    e: \"s\"\n";
+
+    #[test]
+    fn a_value_is_found_by_its_pointer() {
+        let source = source(TEXT);
+        let at = |pointer: &str| position(&source, &Place::Pointer(pointer.into()));
+        assert_eq!(at("/a"), Some((1, 4)));
+        assert_eq!(at("/b/0"), Some((3, 5)));
+        assert_eq!(at("/b/1/c~1d/1"), Some((4, 17)));
+        assert_eq!(position(&source, &Place::Key("/b/1/e".into())), Some((5, 5)));
+    }
+
+    #[test]
+    fn a_missing_value_is_placed_at_its_nearest_parent() {
+        let source = source(TEXT);
+        assert_eq!(position(&source, &Place::Pointer("/b/1/zzz".into())), Some((4, 5)));
+    }
+
+    #[test]
+    fn every_value_of_a_file_has_a_place() {
+        let source = source(TEXT);
+        let mut all = Vec::new();
+        pointers(&read_value(&source).unwrap(), "", &mut all);
+        assert_eq!(all.len(), 9);
+        for pointer in all {
+            assert!(position(&source, &Place::Pointer(pointer.clone())).is_some(), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn a_duplicate_key_is_refused_with_its_place() {
+        let problem = read_value(&source("a: 1\na: 2\n")).unwrap_err();
+        assert!(matches!(problem.place, Place::Position { line: 2, .. }), "{problem:?}");
+    }
+
+    #[test]
+    fn yes_is_a_text_and_not_a_boolean() {
+        #[derive(Debug, Deserialize)]
+        struct Flag {
+            #[expect(dead_code, reason = "only whether it reads is of interest")]
+            flag: bool,
+        }
+        assert!(read::<Flag>(&source("flag: true\n")).is_ok());
+        assert!(read::<Flag>(&source("flag: yes\n")).is_err());
+    }
+
+    /// The pointers of all values below `value`, for tests of the finder.
+    fn pointers(value: &Value, pointer: &str, into: &mut Vec<String>) {
+        into.push(pointer.to_owned());
+        match value {
+            Value::Object(members) => {
+                members.iter().for_each(|(name, value)| pointers(value, &join_pointer(pointer, name), into))
+            }
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .for_each(|(at, item)| pointers(item, &join_pointer(pointer, &at.to_string()), into)),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! `Executed → Released`: may this answer leave, and which parts of it?
+//!
+//! Fields that the output schema does not name are dropped, the rest is
+//! validated, fields whose label policy does not release are removed, and what
+//! is left is validated again. What the run has now seen is handed on as labels.
+
+mod shape;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Deref,
+    sync::Arc,
+};
+
+use jsonschema::Validator;
+use serde_json::Value;
+
+use crate::{
+    backend::Executed,
+    call::{Facts, Outcome, Passed, PolicyFact, Refusal, Stage},
+    manifest::{Label, ToolName, Yields},
+    policy::{CallFacts, Policies, PolicyError, Question},
+    schema::{Mismatch, first_mismatch},
+};
+
+pub use shape::Shape;
+
+/// The label of a run that has seen what strangers wrote.
+pub const UNTRUSTED: &str = "untrusted";
+
+/// An answer, as far as it may leave.
+#[derive(Debug)]
+pub struct Released {
+    executed: Executed,
+    content: Content,
+    labels: BTreeSet<Label>,
+    removed: Vec<Removal>,
+    dropped: usize,
+}
+
+/// What leaves.
+#[derive(Debug)]
+pub enum Content {
+    /// An answer that its schema describes.
+    Structured(Value),
+    /// An answer without a schema, which its manifest lets out on purpose.
+    Unchecked(Value),
+}
+
+/// Fields that were removed, and why.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Removal {
+    /// Their label.
+    pub label: Label,
+    /// The policies that keep them back; none where no policy releases them.
+    pub policies: Vec<PolicyFact>,
+}
+
+impl Released {
+    /// What leaves.
+    #[must_use]
+    pub const fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The labels that the run carries from now on.
+    #[must_use]
+    pub const fn labels(&self) -> &BTreeSet<Label> {
+        &self.labels
+    }
+
+    /// What leaves, and what was removed.
+    #[must_use]
+    pub fn into_parts(self) -> (Content, Vec<Removal>) {
+        (self.content, self.removed)
+    }
+
+    /// What was removed.
+    #[must_use]
+    pub fn removed(&self) -> &[Removal] {
+        &self.removed
+    }
+}
+
+impl Deref for Released {
+    type Target = Executed;
+    fn deref(&self) -> &Executed {
+        &self.executed
+    }
+}
+
+impl Passed for Released {
+    const STAGE: Stage = Stage::Output;
+    fn describe(&self, facts: &mut Facts) {
+        facts.labels = self.labels.iter().map(ToString::to_string).collect();
+        facts.removed = self.removed.iter().map(|removal| removal.label.to_string()).collect();
+        facts.dropped = self.dropped;
+    }
+}
+
+/// Why an answer is withheld.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The answer does not fit its schema.
+    #[error("the answer does not fit its schema at `{at}`, rule `{rule}`")]
+    Mismatch {
+        /// The JSON pointer of the value.
+        at: String,
+        /// The keyword that failed.
+        rule: String,
+    },
+    /// Without its forbidden fields, the answer no longer fits.
+    #[error(
+        "without the fields labelled {labels}, the answer does not fit its schema at `{at}`, rule `{rule}`"
+    )]
+    Hollow {
+        /// The labels that were removed.
+        labels: String,
+        /// The JSON pointer of the value.
+        at: String,
+        /// The keyword that failed.
+        rule: String,
+    },
+    /// The whole answer carries a label that policy does not release.
+    #[error("the whole answer is labelled `{label}`, which policy does not release")]
+    Forbidden {
+        /// The label.
+        label: Label,
+    },
+    /// Policy could not be asked.
+    #[error("release of `{label}` could not be decided: {source}")]
+    Policy {
+        /// The label.
+        label: Label,
+        /// Why.
+        source: PolicyError,
+    },
+    /// The tool has no output rules: it is not of this release.
+    #[error("tool `{tool}` has no output rules")]
+    NoRules {
+        /// The tool.
+        tool: ToolName,
+    },
+}
+
+impl Refusal for OutputError {
+    fn stage(&self) -> Stage {
+        Stage::Output
+    }
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Mismatch { .. } => "output_schema",
+            Self::Hollow { .. } => "output_schema_after_removal",
+            Self::Forbidden { .. } => "label_forbidden",
+            Self::Policy { .. } => "release_undecided",
+            Self::NoRules { .. } => "no_output_rules",
+        }
+    }
+    fn public_message(&self) -> String {
+        format!("answer withheld (rule `{}`)", self.code())
+    }
+    fn outcome(&self) -> Outcome {
+        Outcome::Withheld
+    }
+}
+
+/// What may leave, per tool of a release.
+#[derive(Debug, Default)]
+pub struct OutputRules {
+    tools: HashMap<ToolName, OutputRule>,
+}
+
+/// What may leave of one tool's answers.
+#[derive(Debug)]
+pub struct OutputRule {
+    /// The schema and its shape, unless the manifest lets answers out unchecked.
+    pub checked: Option<Checked>,
+}
+
+/// An output schema, compiled.
+#[derive(Debug)]
+pub struct Checked {
+    /// The schema as its developer wrote it.
+    pub schema: Arc<Validator>,
+    /// The schema as clients see it, which requires no labelled field.
+    pub published: Arc<Validator>,
+    /// Which fields it names, and their labels.
+    pub shape: Shape,
+}
+
+impl OutputRules {
+    /// Adds the rule of a tool.
+    pub fn insert(&mut self, tool: ToolName, rule: OutputRule) {
+        self.tools.insert(tool, rule);
+    }
+
+    /// Releases what may leave of an answer.
+    ///
+    /// # Errors
+    /// When nothing may.
+    pub fn release(&self, policies: &Policies, mut executed: Executed) -> Result<Released, OutputError> {
+        let name = executed.tool().name();
+        let rule = self.tools.get(name).ok_or_else(|| OutputError::NoRules { tool: name.clone() })?;
+        let mut labels = BTreeSet::new();
+        if executed.tool().manifest().yields == Yields::Untrusted {
+            labels.extend(Label::parse(UNTRUSTED));
+        }
+        let answer = executed.take_body();
+        let Some(checked) = &rule.checked else {
+            let content = Content::Unchecked(answer);
+            return Ok(Released { executed, content, labels, removed: Vec::new(), dropped: 0 });
+        };
+        let mut answer = answer;
+        let dropped = checked.shape.prune(&mut answer);
+        if let Some(Mismatch { at, rule, .. }) = first_mismatch(&checked.schema, &answer) {
+            return Err(OutputError::Mismatch { at, rule });
+        }
+        let facts = CallFacts::of(&executed);
+        let present = checked.shape.labels(&answer);
+        let (released, removed) = ask(policies, &facts.question(), present)?;
+        labels.extend(released);
+        if !removed.is_empty() {
+            remove(checked, &mut answer, &removed)?;
+        }
+        Ok(Released { executed, content: Content::Structured(answer), labels, removed, dropped })
+    }
+}
+
+/// Asks policy once for each label that is present.
+fn ask(
+    policies: &Policies,
+    question: &Question<'_>,
+    present: BTreeSet<Label>,
+) -> Result<(Vec<Label>, Vec<Removal>), OutputError> {
+    let (mut released, mut removed) = (Vec::new(), Vec::new());
+    for label in present {
+        let decision = policies
+            .release(question, &label)
+            .map_err(|source| OutputError::Policy { label: label.clone(), source })?;
+        if decision.is_allow() {
+            released.push(label);
+        } else {
+            removed.push(Removal { label, policies: decision.facts().policies });
+        }
+    }
+    Ok((released, removed))
+}
+
+/// Removes the fields of forbidden labels; what is left has to fit what clients were told.
+fn remove(checked: &Checked, answer: &mut Value, removed: &[Removal]) -> Result<(), OutputError> {
+    let labels: BTreeSet<&Label> = removed.iter().map(|removal| &removal.label).collect();
+    if let Err(label) = checked.shape.remove(answer, &labels) {
+        return Err(OutputError::Forbidden { label });
+    }
+    match first_mismatch(&checked.published, answer) {
+        None => Ok(()),
+        Some(Mismatch { at, rule, .. }) => {
+            let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+            Err(OutputError::Hollow { labels, at, rule })
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! One release in memory: clients, catalog, schemas, policies and output rules, immutable.
+//!
+//! Everything that does not change from call to call is worked out here, once,
+//! and everything that is wrong with the files is found here, all at once.
+
+mod lint;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+};
+
+use serde_json::{Map, Value};
+
+use crate::{
+    backend::{CallLimits, Plan, Route, Routes},
+    catalog::{Catalog, Tool, definition_digest},
+    credential::{CredentialError, Credentials},
+    identity::Clients,
+    manifest::{
+        BackendSpec, CasesFile, ClientsFile, CredentialName, FloorsFile, Place, Problem, ServerFile,
+        Severity, Source, ToolManifest, ToolName, Unlisted, join_pointer, read_value,
+    },
+    output::{Checked, OutputRule, OutputRules, Shape},
+    policy::{Inputs, Policies, ToolFacts},
+    schema::{BadSchema, Schemas, compile},
+};
+
+/// The files of a release, read and typed.
+#[derive(Debug)]
+pub struct Files {
+    /// `callgate.yaml`.
+    pub server: (Source, ServerFile),
+    /// `tools/**/*.yaml`.
+    pub tools: Vec<(Source, ToolManifest)>,
+    /// `policies/clients.yaml`.
+    pub clients: (Source, ClientsFile),
+    /// `policies/tools.yaml`.
+    pub floors: (Source, FloorsFile),
+    /// `policies/*.cedar`.
+    pub policies: Vec<Source>,
+    /// `policies/*.cases.yaml`.
+    pub cases: Vec<(Source, CasesFile)>,
+}
+
+/// One immutable release.
+#[derive(Debug)]
+pub struct Rules {
+    /// The digest of all its files.
+    pub digest: String,
+    /// The name that clients are shown.
+    pub name: String,
+    /// Who may call.
+    pub clients: Clients,
+    /// Which tools exist, and for whom.
+    pub catalog: Catalog,
+    /// The input schemas.
+    pub schemas: Schemas,
+    /// The policies.
+    pub policies: Policies,
+    /// How tools reach their backends.
+    pub routes: Routes,
+    /// What may leave.
+    pub output: OutputRules,
+}
+
+/// Whether the secrets of credentials are read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Secrets {
+    /// Each is read, and one that cannot be is an error.
+    Required,
+    /// None is read: nothing will be carried out.
+    Unread,
+}
+
+impl Rules {
+    /// Builds a release, or says everything that is wrong with its files.
+    ///
+    /// `base` is the folder of `callgate.yaml`, which secret files are relative to.
+    #[must_use]
+    pub fn build(
+        files: &Files,
+        digest: String,
+        base: &Path,
+        secrets: Secrets,
+    ) -> (Option<Self>, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let (clients, found) = Clients::build(&files.clients.1, &files.clients.0);
+        problems.extend(found);
+        let compiled = compile_tools(files, &mut problems);
+        lint::references(files, &mut problems);
+        let policies = build_policies(files, &compiled, &mut problems);
+        let (credentials, found) = read_credentials(files, base, secrets);
+        problems.extend(found);
+
+        let (mut schemas, mut output, mut routes) =
+            (Schemas::default(), OutputRules::default(), HashMap::new());
+        let mut tools = Vec::new();
+        for Compiled { tool, input, rule, route } in compiled {
+            schemas.insert(tool.name().clone(), input);
+            output.insert(tool.name().clone(), rule);
+            routes.insert(tool.name().clone(), route);
+            tools.push(tool);
+        }
+        let (catalog, found) = Catalog::build(tools, &clients, &files.clients.0);
+        problems.extend(found);
+        lint::unreachable(files, &clients, &catalog, &mut problems);
+        lint::undo(files, &mut problems);
+        sort(&mut problems);
+
+        let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
+        let rules = policies.filter(|_| !failed).map(|policies| Self {
+            digest,
+            name: files.server.1.name.clone(),
+            clients,
+            catalog,
+            schemas,
+            policies,
+            routes: Routes::new(routes, credentials),
+            output,
+        });
+        (rules, problems)
+    }
+}
+
+fn sort(problems: &mut [Problem]) {
+    problems
+        .sort_by(|one, other| (one.severity, &one.source.path).cmp(&(other.severity, &other.source.path)));
+}
+
+/// A tool with everything compiled that its manifest states.
+struct Compiled {
+    tool: Tool,
+    input: Arc<jsonschema::Validator>,
+    rule: OutputRule,
+    route: Route,
+}
+
+fn compile_tools(files: &Files, problems: &mut Vec<Problem>) -> Vec<Compiled> {
+    let mut compiled = Vec::new();
+    let mut seen: BTreeMap<&ToolName, &Source> = BTreeMap::new();
+    for (source, manifest) in &files.tools {
+        if let Some(first) = seen.insert(&manifest.tool, source) {
+            let message =
+                format!("the tool `{}` is already defined in `{}`", manifest.tool, first.path.display());
+            problems.push(Problem::error(source, Place::Pointer("/tool".into()), message));
+            continue;
+        }
+        let before = problems.len();
+        lint::manifest(source, manifest, problems);
+        let tool = accept(files, source, manifest, problems);
+        let input = compile_schema(source, "/input", &manifest.input, problems);
+        let rule = output_rule(source, manifest, &tool, problems);
+        let route = route(files, source, manifest, problems);
+        let failed = problems.iter().skip(before).any(|problem| problem.severity == Severity::Error);
+        if let (Some(input), Some(rule), Some(route), false) = (input, rule, route, failed) {
+            compiled.push(Compiled { tool, input, rule, route });
+        }
+    }
+    compiled
+}
+
+/// Holds a developer's claims against what the security team accepted.
+fn accept(files: &Files, source: &Source, manifest: &ToolManifest, problems: &mut Vec<Problem>) -> Tool {
+    let (floors_source, floors) = &files.floors;
+    let digest = definition_digest(&read_value(source).unwrap_or_default());
+    let Some(floor) = floors.tools.get(&manifest.tool) else {
+        let visible = floors.unlisted == Unlisted::TrustClaims;
+        if !visible {
+            let problem = Problem::warning(
+                source,
+                Place::Pointer("/tool".into()),
+                format!("the tool `{}` is hidden from everybody: nobody accepted it", manifest.tool),
+            );
+            problems.push(problem.help(format!("run `callgate accept {}`", manifest.tool)));
+        }
+        return Tool::new(manifest.clone(), digest, visible);
+    };
+    let mut weaker = |key: &str, claimed: &str, floor: &str| {
+        let message =
+            format!("`{}` claims `{key}: {claimed}`, weaker than the accepted `{floor}`", manifest.tool);
+        let problem = Problem::error(source, Place::Pointer(format!("/{key}")), message);
+        problems.push(problem.help(format!(
+            "claim at least `{floor}`, or change the floor in `{}`",
+            floors_source.path.display()
+        )));
+    };
+    if let Some(least) = floor.effects.filter(|least| manifest.effects < *least) {
+        weaker("effects", manifest.effects.word(), least.word());
+    }
+    if let Some(least) = floor.reach.filter(|least| manifest.reach < *least) {
+        weaker("reach", manifest.reach.word(), least.word());
+    }
+    if let Some(least) = floor.yields.filter(|least| manifest.yields < *least) {
+        weaker("yields", manifest.yields.word(), least.word());
+    }
+    if floor.digest.as_ref().is_some_and(|accepted| *accepted != digest) {
+        let message = format!("the definition of `{}` is not the one that was accepted", manifest.tool);
+        let problem = Problem::error(source, Place::Pointer("/tool".into()), message);
+        problems.push(problem.help(format!("review it, then run `callgate accept {}`", manifest.tool)));
+    }
+    Tool::new(manifest.clone(), digest, true)
+}
+
+fn compile_schema(
+    source: &Source,
+    root: &str,
+    schema: &Map<String, Value>,
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<jsonschema::Validator>> {
+    match compile(schema) {
+        Ok(validator) => Some(Arc::new(validator)),
+        Err(BadSchema { at, message }) => {
+            problems.push(Problem::error(source, Place::Pointer(format!("{root}{at}")), message));
+            None
+        }
+    }
+}
+
+fn output_rule(
+    source: &Source,
+    manifest: &ToolManifest,
+    tool: &Tool,
+    problems: &mut Vec<Problem>,
+) -> Option<OutputRule> {
+    let Some(schema) = &manifest.output else { return Some(OutputRule { checked: None }) };
+    let compiled = compile_schema(source, "/output", schema, problems)?;
+    let published = compile_schema(source, "/output", tool.output_schema()?, problems)?;
+    Some(OutputRule { checked: Some(Checked { schema: compiled, published, shape: Shape::new(schema) }) })
+}
+
+fn route(
+    files: &Files,
+    source: &Source,
+    manifest: &ToolManifest,
+    problems: &mut Vec<Problem>,
+) -> Option<Route> {
+    let BackendSpec::Http(http) = &manifest.backend;
+    let service = files.server.1.services.get(&http.service)?; // a missing one is a problem of its own
+    match Plan::compile(http, &service.url) {
+        Ok(plan) => Some(Route {
+            plan,
+            limits: CallLimits {
+                timeout: manifest.limits.timeout.unwrap_or(service.timeout).min(service.timeout).duration(),
+                response_bytes_max: manifest
+                    .limits
+                    .response
+                    .unwrap_or(service.response)
+                    .min(service.response)
+                    .bytes(),
+            },
+            credential: manifest.credential.clone(),
+        }),
+        Err(errors) => {
+            problems.extend(errors.into_iter().map(|error| {
+                Problem::error(source, Place::below("/backend/http", error.key()), error.to_string())
+            }));
+            None
+        }
+    }
+}
+
+fn build_policies(files: &Files, compiled: &[Compiled], problems: &mut Vec<Problem>) -> Option<Policies> {
+    let tools = compiled.iter().map(|Compiled { tool, .. }| {
+        let manifest = tool.manifest();
+        ToolFacts {
+            name: tool.name(),
+            effects: manifest.effects,
+            reach: manifest.reach,
+            service: manifest.backend.service(),
+            input: &manifest.input,
+            labels: tool.labels(),
+        }
+    });
+    let inputs = Inputs {
+        tools: tools.collect(),
+        clients: &files.clients.1,
+        clients_source: &files.clients.0,
+        policies: &files.policies,
+    };
+    let (policies, found) = Policies::build(&inputs);
+    problems.extend(found);
+    policies
+}
+
+fn read_credentials(files: &Files, base: &Path, secrets: Secrets) -> (Credentials, Vec<Problem>) {
+    let (source, server) = &files.server;
+    if secrets == Secrets::Unread {
+        return (Credentials::resolve(&BTreeMap::new(), base).0, Vec::new());
+    }
+    let (credentials, errors) = Credentials::resolve(&server.credentials, base);
+    let problem = |(name, error): (CredentialName, CredentialError)| {
+        let place = Place::Pointer(format!("{}/as", join_pointer("/credentials", name.as_str())));
+        Problem::error(source, place, error.to_string())
+    };
+    (credentials, errors.into_iter().map(problem).collect())
+}

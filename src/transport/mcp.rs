@@ -1,0 +1,184 @@
+//! The Model Context Protocol, as far as the gate speaks it: tools.
+//!
+//! Listing and calling ask the gateway on each request: nothing is decided by connection or session.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{
+        CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation,
+        ListToolsResult, MetaObject, PaginatedRequestParams, ServerCapabilities, ServerConfig,
+        Tool as WireTool, ToolAnnotations,
+    },
+    service::RequestContext,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    call::{Call, CallId, CallKind, Origin, Proof, Transport},
+    catalog::Tool,
+    gateway::{Answer, Gateway, Notice, Reply},
+    manifest::{Effects, Reach},
+    output::Content,
+};
+
+/// How long a client may keep a list, in milliseconds: rights can change with the next release.
+const LIST_TTL_MS: u64 = 60_000;
+
+/// Who sits at the other end.
+#[derive(Clone, Debug)]
+pub(super) enum Peer {
+    /// One process, for as long as it lives.
+    Stdio(Proof),
+    /// Whoever the request's own headers name.
+    Http,
+}
+
+/// What the middleware found out about a request.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    pub(super) proof: Proof,
+    pub(super) origin: Origin,
+}
+
+/// The handler of one connection (stdio) or one request (HTTP).
+#[derive(Clone, Debug)]
+pub(super) struct Handler {
+    gateway: Arc<Gateway>,
+    peer: Peer,
+}
+
+impl Handler {
+    pub(super) const fn new(gateway: Arc<Gateway>, peer: Peer) -> Self {
+        Self { gateway, peer }
+    }
+
+    /// What the caller shows. A request that no middleware has seen shows nothing.
+    fn shown(&self, context: &RequestContext<RoleServer>) -> Shown {
+        match &self.peer {
+            Peer::Stdio(proof) => {
+                Shown { proof: proof.clone(), origin: Origin { transport: Transport::Stdio, source: None } }
+            }
+            Peer::Http => context
+                .extensions
+                .get::<::http::request::Parts>()
+                .and_then(|parts| parts.extensions.get::<Shown>())
+                .cloned()
+                .unwrap_or(Shown {
+                    proof: Proof::Nothing,
+                    origin: Origin { transport: Transport::Http, source: None },
+                }),
+        }
+    }
+}
+
+impl ServerHandler for Handler {
+    fn get_info(&self) -> ServerConfig {
+        let rules = self.gateway.rules();
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(Implementation::new(rules.name.clone(), env!("CARGO_PKG_VERSION")))
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let shown = self.shown(&context);
+        let tools = self
+            .gateway
+            .list(&shown.proof, Timestamp::now())
+            .map_err(|_| ErrorData::invalid_request("authentication failed", None))?;
+        let mut list = ListToolsResult::with_all_items(tools.iter().map(|tool| wire_tool(tool)).collect());
+        list.ttl_ms = Some(LIST_TTL_MS);
+        list.cache_scope = Some(CacheScope::Private); // it depends on the caller
+        Ok(list)
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Shown { proof, origin } = self.shown(&context);
+        let kind = CallKind::Tool {
+            name: request.name.into_owned(),
+            arguments: request.arguments.unwrap_or_default().into(),
+        };
+        let received = Timestamp::now();
+        let call = Call {
+            id: CallId::random(received),
+            kind,
+            proof,
+            origin,
+            received,
+            cancel: context.ct.child_token(),
+        };
+        // A task of its own: a client that hangs up cancels the call by its token, and drops nothing.
+        let gateway = Arc::clone(&self.gateway);
+        let reply = tokio::spawn(async move { gateway.call(call).await }).await;
+        let reply = reply.map_err(|_| ErrorData::internal_error("internal error", None))?;
+        wire_reply(reply).map(CallToolResponse::from)
+    }
+}
+
+/// A tool as clients see it.
+fn wire_tool(tool: &Tool) -> WireTool {
+    let manifest = tool.manifest();
+    let annotations = ToolAnnotations::from_raw(
+        manifest.title.clone(),
+        Some(manifest.effects == Effects::Read),
+        Some(manifest.effects == Effects::Destructive),
+        Some(manifest.idempotent),
+        Some(manifest.reach == Reach::External),
+    );
+    let mut wire =
+        WireTool::new(tool.name().to_string(), manifest.description.clone(), Arc::clone(tool.input_schema()))
+            .with_annotations(annotations);
+    wire.title.clone_from(&manifest.title);
+    wire.output_schema = tool.output_schema().cloned();
+    wire
+}
+
+/// A reply as clients see it. What a model can act on is a result; what does not exist is an error.
+pub(super) fn wire_reply(reply: Reply) -> Result<CallToolResult, ErrorData> {
+    let Reply { id, outcome, body } = reply;
+    let mut meta = MetaObject::new();
+    meta.0.insert("callgate/record".into(), Value::String(id.to_string()));
+    meta.0.insert("callgate/outcome".into(), Value::String(outcome.word().into()));
+    let mut result = match body {
+        Ok(answer) => wire_answer(&answer, &mut meta),
+        // The same bytes whether a tool is hidden or does not exist: no id, no reason.
+        Err(Notice::Unknown(message)) => return Err(ErrorData::invalid_params(message, None)),
+        Err(Notice::Refused { code, message }) => {
+            meta.0.insert("callgate/code".into(), Value::String(code.into()));
+            CallToolResult::error(vec![ContentBlock::text(message)])
+        }
+    };
+    result.meta = Some(meta);
+    Ok(result)
+}
+
+fn wire_answer(answer: &Answer, meta: &mut MetaObject) -> CallToolResult {
+    let mut content = vec![ContentBlock::text(answer.value().to_string())];
+    if !answer.removed.is_empty() {
+        let removed: Vec<Value> = answer
+            .removed
+            .iter()
+            .map(|removal| {
+                let policies: Vec<&str> = removal.policies.iter().map(|policy| policy.id.as_str()).collect();
+                json!({ "label": removal.label, "policies": policies })
+            })
+            .collect();
+        meta.0.insert("callgate/removed".into(), Value::Array(removed));
+        let labels: Vec<&str> = answer.removed.iter().map(|removal| removal.label.as_str()).collect();
+        content.push(ContentBlock::text(format!("(fields labelled {} are not shown)", labels.join(", "))));
+    }
+    let mut result = CallToolResult::success(content);
+    if let Content::Structured(value) = &answer.content {
+        result.structured_content = Some(value.clone());
+    }
+    result
+}

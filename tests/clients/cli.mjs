@@ -1,0 +1,70 @@
+// What the two Node drivers share: the command line, and where the installed packages are.
+// The command line and the output are described in README.md.
+
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+
+export const TIMEOUT_MS = 30_000;
+
+const USAGE = `usage: drive --transport http --url URL [--token TOKEN] [--era modern|legacy] STEP...
+       drive --transport stdio [--era modern|legacy] STEP... -- COMMAND [ARG...]
+a STEP is list or call:TOOL:JSON_ARGUMENTS`;
+
+function usageError(message) {
+  console.error(`${message}\n${USAGE}`);
+  process.exit(2);
+}
+
+/** Each step is { line, args }: `line` is how its output line begins. */
+function parseStep(text) {
+  if (text === 'list') return { line: { step: 'list' } };
+  const [, tool, json] = /^call:([^:]+):(.*)$/s.exec(text) ?? usageError(`not a step: ${text}`);
+  let args;
+  try {
+    args = JSON.parse(json);
+  } catch (error) {
+    usageError(`not JSON in ${text}: ${error.message}`);
+  }
+  if (args === null || typeof args !== 'object' || Array.isArray(args)) {
+    usageError(`the arguments are not a JSON object in ${text}`);
+  }
+  return { line: { step: 'call', tool }, args };
+}
+
+export function parseCommandLine(argv) {
+  const dashes = argv.indexOf('--');
+  const own = dashes < 0 ? argv : argv.slice(0, dashes);
+  const options = { command: dashes < 0 ? [] : argv.slice(dashes + 1), steps: [] };
+  for (let i = 0; i < own.length; i++) {
+    if (['--transport', '--url', '--token', '--era'].includes(own[i])) {
+      options[own[i].slice(2)] = own[i + 1] ?? usageError(`${own[i]} needs a value`);
+      i++;
+    } else if (own[i].startsWith('-')) {
+      usageError(`unknown option: ${own[i]}`);
+    } else {
+      options.steps.push(parseStep(own[i]));
+    }
+  }
+  const { transport, url, token, era, command, steps } = options;
+  if (!['http', 'stdio'].includes(transport)) usageError('--transport is http or stdio');
+  if (![undefined, 'modern', 'legacy'].includes(era)) usageError('--era is modern or legacy');
+  if (steps.length === 0) usageError('no STEP given');
+  if (transport === 'http' && (!url || command.length > 0)) {
+    usageError('--transport http needs --url, and no COMMAND');
+  }
+  if (transport === 'stdio' && (command.length === 0 || url || token)) {
+    usageError('--transport stdio needs -- COMMAND, and neither --url nor --token');
+  }
+  return options;
+}
+
+export const emit = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+
+export const textOf = (content) =>
+  (content ?? []).filter((block) => block.type === 'text').map((block) => block.text).join('\n');
+
+/** `require` as seen from the installed packages, which lie in another folder than the drivers. */
+export function installedRequire() {
+  const dir = process.env.CALLGATE_CLIENTS_DIR ?? usageError('CALLGATE_CLIENTS_DIR is not set; use run.sh');
+  return createRequire(join(dir, 'npm', 'package.json'));
+}

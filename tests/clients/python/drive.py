@@ -1,0 +1,178 @@
+"""Drives an MCP server with the official Python SDK; see ../README.md for the command line and output."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+
+TIMEOUT_SECONDS = 30.0
+MODERN = "2026-07-28"
+
+# What the SDK says itself when an HTTP error answer has no JSON-RPC error in its body. It then makes up a JSON-RPC
+# code, which must not be taken for one the server sent.
+MADE_UP_FOR_HTTP = {"Server returned an error response", "Not Found", "Session terminated"}
+# The SDK reports these two with a JSON-RPC code as well, though no answer came at all.
+NO_ANSWER = {CONNECTION_CLOSED: "Connection closed", REQUEST_TIMEOUT: "timed out"}
+
+
+def parse_command_line(argv: list[str]) -> argparse.Namespace:
+    own, command = argv, []
+    if "--" in argv:
+        own, command = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
+    parser = argparse.ArgumentParser(prog="drive", description=__doc__)
+    parser.add_argument("--transport", choices=["http", "stdio"], required=True)
+    parser.add_argument("--url")
+    parser.add_argument("--token")
+    parser.add_argument("--era", choices=["modern", "legacy"])
+    parser.add_argument("steps", metavar="STEP", nargs="+", help="list or call:TOOL:JSON_ARGUMENTS")
+    options = parser.parse_args(own)
+    options.command = command
+    if options.transport == "http" and (not options.url or command):
+        parser.error("--transport http needs --url, and no COMMAND")
+    if options.transport == "stdio" and (not command or options.url or options.token):
+        parser.error("--transport stdio needs -- COMMAND, and neither --url nor --token")
+    try:
+        options.steps = [parse_step(step) for step in options.steps]
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def parse_step(text: str) -> dict[str, Any]:
+    """The step as the beginning of its output line, with the call's arguments apart."""
+    if text == "list":
+        return {"line": {"step": "list"}}
+    kind, _, rest = text.partition(":")
+    tool, _, arguments = rest.partition(":")
+    if kind != "call" or not tool:
+        raise ValueError(f"not a step: {text}")
+    try:
+        parsed = json.loads(arguments)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON in {text}: {error}") from error
+    if not isinstance(parsed, dict):
+        raise ValueError(f"the arguments are not a JSON object in {text}")
+    return {"line": {"step": "call", "tool": tool}, "arguments": parsed}
+
+
+class Refusals:
+    """Remembers the status of a refused POST, which the SDK keeps to itself."""
+
+    status: int | None = None
+
+    async def watch(self, response: httpx2.Response) -> None:
+        # A refused GET or DELETE is no answer to a step: a server may do without them.
+        if response.request.method == "POST" and response.status_code >= 400:
+            self.status = response.status_code
+
+    def code_of(self, error: BaseException) -> int | None:
+        """The HTTP status (positive) or the server's JSON-RPC code (negative); None if there was neither."""
+        if self.status in (401, 403) or not isinstance(error, MCPError):
+            return self.status
+        if self.status is not None and error.message in MADE_UP_FOR_HTTP:
+            return self.status
+        if NO_ANSWER.get(error.code, "\0") in error.message:
+            return None
+        return error.code
+
+
+@contextlib.asynccontextmanager
+async def connect(options: argparse.Namespace, refusals: Refusals) -> AsyncIterator[Client]:
+    async with contextlib.AsyncExitStack() as stack:
+        server: Any
+        if options.transport == "http":
+            http = httpx2.AsyncClient(
+                headers={"Authorization": f"Bearer {options.token}"} if options.token else {},
+                timeout=TIMEOUT_SECONDS,
+                event_hooks={"response": [refusals.watch]},
+                trust_env=False,  # no proxy between the test and its server
+            )
+            await stack.enter_async_context(http)
+            server = streamable_http_client(options.url, http_client=http)
+        else:
+            server = StdioServerParameters(command=options.command[0], args=options.command[1:])
+        # The SDK's pinned mode sends nothing on connecting. "auto" asks server/discover, as real clients do, and falls
+        # back to initialize; with --era modern the fallback counts as a failure.
+        mode = "legacy" if options.era == "legacy" else "auto"
+        client = await stack.enter_async_context(Client(server, mode=mode, read_timeout_seconds=TIMEOUT_SECONDS))
+        if options.era == "modern" and client.protocol_version != MODERN:
+            raise RuntimeError(f"the server offered {client.protocol_version} instead of {MODERN}")
+        yield client
+
+
+async def run_step(client: Client, step: dict[str, Any]) -> dict[str, Any]:
+    if step["line"]["step"] == "list":
+        names: list[str] = []
+        cursor = None
+        while True:
+            # "refresh": each list step shall reach the server, not the SDK's cache.
+            page = await client.list_tools(cursor=cursor, cache_mode="refresh")
+            names += [tool.name for tool in page.tools]
+            cursor = page.next_cursor
+            if cursor is None:
+                return {"tools": names}
+    result = await client.call_tool(step["line"]["tool"], step["arguments"])
+    return {
+        "isError": bool(result.is_error),
+        "text": "\n".join(block.text for block in result.content if block.type == "text"),
+        "structured": result.structured_content,
+    }
+
+
+def emit(line: dict[str, Any]) -> None:
+    print(json.dumps(line, ensure_ascii=False, separators=(",", ":")), flush=True)
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """A failing transport ends the SDK's task group, which wraps the cause."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def drive(options: argparse.Namespace) -> int:
+    refusals = Refusals()
+    exit_code = 0
+
+    def emit_error(line: dict[str, Any], error: BaseException) -> bool:
+        """Whether the error was an answer."""
+        cause = first_cause(error)
+        code = refusals.code_of(cause)
+        emit({**line, "error": {"code": code, "message": str(cause) or repr(cause)}})
+        return code is not None
+
+    # The line that is still owed should the connection itself break down.
+    owed: dict[str, Any] | None = {"step": "connect"}
+    try:
+        async with connect(options, refusals) as client:
+            info = client.server_info
+            emit({**owed, "protocol": client.protocol_version, "server": info.name if info else None})
+            for step in options.steps:
+                owed, refusals.status = step["line"], None
+                try:
+                    emit({**owed, **await run_step(client, step)})
+                except Exception as error:
+                    if not emit_error(owed, error):
+                        exit_code = 1
+            owed = None
+    except Exception as error:
+        if owed is None:
+            print(f"closing failed: {first_cause(error)!r}", file=sys.stderr)
+        else:
+            emit_error(owed, error)
+            exit_code = 3 if owed["step"] == "connect" else 1
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(drive(parse_command_line(sys.argv[1:]))))

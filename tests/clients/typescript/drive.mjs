@@ -1,0 +1,119 @@
+// Drives an MCP server with the official TypeScript SDK; see ../README.md for the command line and output.
+
+import { emit, installedRequire, parseCommandLine, textOf, TIMEOUT_MS } from '../cli.mjs';
+
+// The SDK says some things with console.debug, which Node writes to stdout.
+console.debug = console.info = console.log = console.error;
+
+const require = installedRequire();
+const { Client, ProtocolError, StreamableHTTPClientTransport } = require('@modelcontextprotocol/client');
+const { StdioClientTransport } = require('@modelcontextprotocol/client/stdio');
+
+const options = parseCommandLine(process.argv.slice(2));
+const wait = { timeout: TIMEOUT_MS };
+
+// The status of a refused POST: some of the SDK's errors do not carry it. A refused GET or DELETE is
+// no answer to a step: a server may do without them.
+let refusal;
+async function watchedFetch(url, init) {
+  const response = await fetch(url, init);
+  if (init?.method === 'POST' && response.status >= 400) refusal = response.status;
+  return response;
+}
+
+// Whether the server's latest message was a JSON-RPC error. The SDK throws ProtocolError also for what
+// it finds wrong itself, for instance an answer that does not fit the tool's outputSchema.
+let serverSentError = true; // while connecting, only the server's errors are ProtocolErrors
+function watchMessages(transport) {
+  const deliver = transport.onmessage;
+  transport.onmessage = (message, extra) => {
+    serverSentError = 'error' in message;
+    deliver(message, extra);
+  };
+}
+
+/** The HTTP status (positive) or the server's JSON-RPC code (negative); null if there was neither. */
+function codeOf(error) {
+  if (refusal === 401 || refusal === 403) return refusal;
+  if (error instanceof ProtocolError && serverSentError) return error.code;
+  return refusal ?? null;
+}
+
+/** Writes the step's line; tells whether the error was an answer. */
+function emitError(line, error) {
+  const code = codeOf(error);
+  emit({ ...line, error: { code, message: error.message } });
+  // fetch says only "fetch failed"; the reason is in the causes.
+  for (let { cause } = error; cause; { cause } = cause) console.error(`caused by: ${cause.message}`);
+  return code !== null;
+}
+
+function openTransport() {
+  if (options.transport === 'stdio') {
+    const [command, ...args] = options.command;
+    return new StdioClientTransport({ command, args });
+  }
+  const headers = options.token ? { Authorization: `Bearer ${options.token}` } : {};
+  return new StreamableHTTPClientTransport(new URL(options.url), { requestInit: { headers }, fetch: watchedFetch });
+}
+
+async function runStep(client, { line, args }) {
+  if (line.step === 'list') {
+    // Without a cursor the SDK follows all pages; 'refresh' goes past its cache, so that each list
+    // step reaches the server.
+    const { tools } = await client.listTools(undefined, { ...wait, cacheMode: 'refresh' });
+    return { tools: tools.map((tool) => tool.name) };
+  }
+  const result = await client.callTool({ name: line.tool, arguments: args }, wait);
+  return {
+    isError: result.isError ?? false,
+    text: textOf(result.content),
+    structured: result.structuredContent ?? null,
+  };
+}
+
+async function drive() {
+  // The SDK's own default is 'legacy'. A pinned version is asked for with server/discover, without fallback.
+  const mode = { legacy: 'legacy', modern: { pin: '2026-07-28' } }[options.era] ?? 'auto';
+  const client = new Client(
+    { name: 'callgate-test-typescript', version: '1.0.0' },
+    { versionNegotiation: { mode } },
+  );
+  const connectLine = { step: 'connect' };
+  let transport;
+  try {
+    transport = openTransport();
+    await client.connect(transport, wait);
+  } catch (error) {
+    emitError(connectLine, error);
+    return 3;
+  }
+  watchMessages(transport);
+  emit({
+    ...connectLine,
+    protocol: client.getNegotiatedProtocolVersion() ?? null,
+    server: client.getServerVersion()?.name ?? null,
+  });
+
+  let exitCode = 0;
+  for (const step of options.steps) {
+    refusal = undefined;
+    try {
+      emit({ ...step.line, ...(await runStep(client, step)) });
+    } catch (error) {
+      if (!emitError(step.line, error)) exitCode = 1;
+    }
+  }
+
+  // A session (legacy era, HTTP) is ended only when asked to.
+  const closing = (async () => {
+    await transport.terminateSession?.();
+    await client.close();
+  })().catch((error) => console.error(`closing failed: ${error.message}`));
+  await Promise.race([closing, new Promise((resolve) => setTimeout(resolve, TIMEOUT_MS))]);
+  return exitCode;
+}
+
+process.exitCode = await drive();
+// Nothing the SDK may have left open shall keep the driver; its lines are out before that.
+process.stdout.write('', () => process.exit());
