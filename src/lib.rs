@@ -27,3 +27,4 @@ pub mod gateway;
 pub mod release;
 pub mod transport;
 pub mod app;
+pub mod cli;

@@ -1,0 +1,124 @@
+//! The command line: one file per subcommand.
+
+mod accept;
+mod call;
+mod check;
+mod demo;
+mod explain;
+mod init;
+mod output;
+mod render;
+mod schemas;
+mod serve;
+mod test;
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use output::Printer;
+
+/// A guarded tool server that speaks the Model Context Protocol.
+#[derive(Debug, Parser)]
+#[command(name = "callgate", version, about, max_term_width = 100)]
+struct Cli {
+    /// The project's `callgate.yaml`.
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FILE",
+        default_value = "callgate.yaml",
+        env = "CALLGATE_CONFIG"
+    )]
+    config: PathBuf,
+    /// Report as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the gate at work: an API, the gate in front of it, and a client that tries its luck.
+    Demo(demo::Arguments),
+    /// Serve clients over Streamable HTTP.
+    Serve(serve::ServeArguments),
+    /// Serve one client over standard input and output.
+    Stdio(serve::StdioArguments),
+    /// Read everything and report all errors at once.
+    Check(check::Arguments),
+    /// Run the tools' examples and the policies' cases; no API is called.
+    Test(test::Arguments),
+    /// Make one call through all guards.
+    Call(call::Arguments),
+    /// Judge one call without making it: what each guard says, and which policies decide.
+    Explain(explain::Arguments),
+    /// Show what changed in a tool since it was accepted, and accept it.
+    Accept(accept::Arguments),
+    /// Write a small working project.
+    Init(init::Arguments),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the JSON Schemas of the files people write, for editors.
+    Schemas(schemas::Arguments),
+}
+
+/// Runs the command that was typed.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    // Both libraries that need a provider are told which one, first thing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    log_to_stderr();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Printer::new(cli.json).fail(&format!("the runtime does not start: {error}")),
+    };
+    let code = runtime.block_on(dispatch(cli));
+    // A pending read of standard input cannot be cancelled, and must not keep the process.
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(cli: Cli) -> ExitCode {
+    let printer = Printer::new(cli.json);
+    match cli.command {
+        Command::Demo(arguments) => demo::run(&printer, arguments).await,
+        Command::Serve(arguments) => serve::serve(&printer, &cli.config, arguments).await,
+        Command::Stdio(arguments) => serve::stdio(&printer, &cli.config, arguments).await,
+        Command::Check(arguments) => check::run(&printer, &cli.config, &arguments),
+        Command::Test(arguments) => test::run(&printer, &cli.config, &arguments),
+        Command::Call(arguments) => call::run(&printer, &cli.config, arguments).await,
+        Command::Explain(arguments) => explain::run(&printer, &cli.config, arguments),
+        Command::Accept(arguments) => accept::run(&printer, &cli.config, &arguments),
+        Command::Init(arguments) => init::run(&printer, &arguments),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "callgate", &mut io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Schemas(arguments) => schemas::run(&printer, &arguments),
+    }
+}
+
+/// Logs go to standard error, since standard output may be the protocol. `CALLGATE_LOG` sets the level.
+fn log_to_stderr() {
+    use tracing_subscriber::EnvFilter;
+    // rmcp prints whole requests at `debug`, three lines per request at `info`, and refusals at `warn`.
+    let filter = std::env::var("CALLGATE_LOG").unwrap_or_else(|_| "warn".into());
+    let filter = EnvFilter::builder().parse_lossy(format!("{filter},rmcp=error"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
+    // Only the first subscriber of a process counts; there is no other.
+    let _ = subscriber.try_init();
+}

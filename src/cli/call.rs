@@ -1,0 +1,103 @@
+//! `callgate call`: one call through all guards.
+
+use std::{path::Path, process::ExitCode};
+
+use clap::Args;
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::output::{BAD, DIM, GOOD, Printer};
+use crate::{
+    app::App,
+    call::{Call, CallId, CallKind, Origin, Outcome, Proof, Transport},
+    gateway::{Notice, Reply},
+    manifest::ClientName,
+};
+
+/// What `call` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The tool.
+    tool: String,
+    /// Who calls: a client with `stdio: true`, since the command line proves nothing.
+    #[arg(long, required_unless_present = "key_env")]
+    client: Option<ClientName>,
+    /// The environment variable that holds the client's API key, in place of `--client`.
+    #[arg(long, value_name = "NAME", conflicts_with = "client")]
+    key_env: Option<String>,
+    /// The arguments, as a JSON object.
+    #[arg(long, default_value = "{}", value_parser = parse_arguments)]
+    args: Map<String, Value>,
+}
+
+/// Reads a JSON object.
+pub(super) fn parse_arguments(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
+}
+
+pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) -> ExitCode {
+    let proof = match (&arguments.client, &arguments.key_env) {
+        (Some(client), _) => Proof::Asserted(client.clone()),
+        (None, Some(name)) => match std::env::var(name) {
+            Ok(key) => Proof::ApiKey(SecretString::from(key)),
+            Err(_) => return printer.fail(&format!("the environment variable `{name}` is not set")),
+        },
+        (None, None) => Proof::Nothing,
+    };
+    let app = match App::open(config, "call").await {
+        Ok(app) => app,
+        Err(error) => return printer.fail_open(&error),
+    };
+    let received = Timestamp::now();
+    let cancel = CancellationToken::new();
+    let call = Call {
+        id: CallId::random(received),
+        kind: CallKind::Tool { name: arguments.tool, arguments: arguments.args.into() },
+        proof,
+        origin: Origin { transport: Transport::Cli, source: None },
+        received,
+        cancel: cancel.clone(),
+    };
+    let gateway = app.gateway.clone();
+    let running = tokio::spawn(async move { gateway.call(call).await });
+    tokio::pin!(running);
+    let reply = tokio::select! {
+        reply = &mut running => reply,
+        _ = tokio::signal::ctrl_c() => {
+            cancel.cancel(); // the call ends on record, and then we do
+            running.await
+        }
+    };
+    app.gateway.audit().close();
+    match reply {
+        Ok(reply) => print(printer, &reply),
+        Err(_) => printer.fail("the call ended unexpectedly; its record says how far it came"),
+    }
+}
+
+fn print(printer: &Printer, reply: &Reply) -> ExitCode {
+    let Reply { id, outcome, body } = reply;
+    if printer.is_json() {
+        let (answer, message) = match body {
+            Ok(answer) => (Some(answer.value()), None),
+            Err(Notice::Unknown(message) | Notice::Refused { message, .. }) => (None, Some(message)),
+        };
+        printer.value(&json!({ "call": id, "outcome": outcome, "answer": answer, "message": message }));
+    } else {
+        match body {
+            Ok(answer) => {
+                printer.value(answer.value());
+                for removal in &answer.removed {
+                    printer.note(&format!("{DIM}fields labelled `{}` are not shown{DIM:#}", removal.label));
+                }
+                printer.note(&format!("{GOOD}{outcome}{GOOD:#} {DIM}(record {id}){DIM:#}"));
+            }
+            Err(Notice::Unknown(message) | Notice::Refused { message, .. }) => {
+                printer.note(&format!("{BAD}{outcome}:{BAD:#} {message} {DIM}(record {id}){DIM:#}"));
+            }
+        }
+    }
+    if *outcome == Outcome::Allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

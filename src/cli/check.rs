@@ -1,0 +1,37 @@
+//! `callgate check`: reads everything, and reports all errors at once.
+
+use std::{path::Path, process::ExitCode};
+
+use clap::Args;
+
+use super::output::{BAD, GOOD, Printer, count, plural};
+use crate::{release::Project, rules::Secrets};
+
+/// What `check` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Read the secrets of credentials too: they have to be there, and usable.
+    #[arg(long)]
+    secrets: bool,
+}
+
+pub(super) fn run(printer: &Printer, config: &Path, arguments: &Arguments) -> ExitCode {
+    let secrets = if arguments.secrets { Secrets::Required } else { Secrets::Unread };
+    let (rules, problems) = Project::read(config).build(secrets);
+    printer.problems(&problems, true);
+    let (errors, warnings) = count(&problems);
+    if !printer.is_json() {
+        let verdict = match &rules {
+            Some(rules) => {
+                let tools = plural(rules.catalog.tools().count(), "tool");
+                let clients = plural(rules.clients.iter().count(), "client");
+                format!("{GOOD}ok:{GOOD:#} {tools}, {clients}, {}", plural(warnings, "warning"))
+            }
+            None => {
+                format!("{BAD}failed:{BAD:#} {}, {}", plural(errors, "error"), plural(warnings, "warning"))
+            }
+        };
+        printer.line(&verdict);
+    }
+    if rules.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

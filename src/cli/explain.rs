@@ -1,0 +1,83 @@
+//! `callgate explain`: one call, judged and not made.
+
+use std::{path::Path, process::ExitCode};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::{
+    output::{BAD, DIM, DOUBT, GOOD, Printer},
+    test::rehearsal,
+};
+use crate::{
+    call::{Outcome, PolicyFact, Refusal as _, Trail},
+    gateway::rehearse,
+    manifest::{ClientName, Label},
+    release::Project,
+    rules::Secrets,
+};
+
+/// What `explain` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The tool.
+    tool: String,
+    /// Who would call.
+    #[arg(long)]
+    client: ClientName,
+    /// The arguments, as a JSON object.
+    #[arg(long, default_value = "{}", value_parser = super::call::parse_arguments)]
+    args: Map<String, Value>,
+    /// A label that the run has seen; may be given more than once.
+    #[arg(long = "label")]
+    labels: Vec<Label>,
+}
+
+pub(super) fn run(printer: &Printer, config: &Path, arguments: Arguments) -> ExitCode {
+    let (rules, problems) = Project::read(config).build(Secrets::Unread);
+    let Some(rules) = rules else {
+        printer.problems(&problems, false);
+        return printer.fail("the project does not load; run `callgate check`");
+    };
+    let call = rehearsal(&arguments.tool, &arguments.args);
+    let mut trail = Trail::begin(&call, &rules.digest);
+    let verdict = rehearse(&rules, &arguments.client, arguments.labels, call, &mut trail);
+    let outcome = verdict.as_ref().map_or_else(|error| error.outcome(), |()| Outcome::Allowed);
+    let decision = trail.facts.decision.as_ref();
+    if printer.is_json() {
+        printer.value(&json!({
+            "outcome": outcome,
+            "stages": trail.stages,
+            "decision": decision,
+            "detail": verdict.as_ref().err().map(ToString::to_string),
+            "agent_is_told": verdict.as_ref().err().map(|error| error.public_message()),
+        }));
+    } else {
+        for note in &trail.stages {
+            let style = if note.verdict == "passed" { GOOD } else { BAD };
+            printer.line(&format!(
+                "{:<9} {style}{}{style:#} {DIM}{} µs{DIM:#}",
+                note.stage.word(),
+                note.verdict,
+                note.micros
+            ));
+        }
+        for PolicyFact { id, reason } in
+            decision.map(|decision| decision.policies.as_slice()).unwrap_or_default()
+        {
+            let reason = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            printer.line(&format!("          decided by `{id}`{reason}"));
+        }
+        let style = match outcome {
+            Outcome::Allowed => GOOD,
+            Outcome::Pending => DOUBT,
+            _ => BAD,
+        };
+        printer.line(&format!("{style}{outcome}{style:#}"));
+        if let Err(error) = &verdict {
+            printer.line(&format!("why:               {error}"));
+            printer.line(&format!("the agent is told: {}", error.public_message()));
+        }
+    }
+    if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

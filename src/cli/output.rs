@@ -1,0 +1,101 @@
+//! What commands print: text on a terminal or in a pipe, JSON where it was asked for.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use super::render;
+use crate::{
+    app::OpenError,
+    manifest::{Problem, Severity},
+};
+
+/// Prints reports to standard output, and failures to standard error.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Printer {
+    json: bool,
+}
+
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+pub(super) const BAD: Style = AnsiColor::Red.on_default();
+pub(super) const DOUBT: Style = AnsiColor::Yellow.on_default();
+pub(super) const DIM: Style = Style::new().dimmed();
+
+impl Printer {
+    pub(super) const fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether reports are JSON.
+    pub(super) const fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Prints a line. A reader that has gone away wants no more lines.
+    pub(super) fn line(self, text: &str) {
+        let _ = writeln!(anstream::stdout(), "{text}");
+    }
+
+    /// Prints a line to standard error.
+    pub(super) fn note(self, text: &str) {
+        let _ = writeln!(anstream::stderr(), "{text}");
+    }
+
+    /// Prints a value as JSON.
+    pub(super) fn value(self, value: &impl Serialize) {
+        let text =
+            serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
+        self.line(&text);
+    }
+
+    /// Says why the command failed.
+    pub(super) fn fail(self, message: &str) -> ExitCode {
+        if self.json {
+            self.value(&serde_json::json!({ "error": message }));
+        } else {
+            self.note(&format!("{BAD}error:{BAD:#} {message}"));
+        }
+        ExitCode::FAILURE
+    }
+
+    /// Says why a project did not open.
+    pub(super) fn fail_open(self, error: &OpenError) -> ExitCode {
+        match error {
+            OpenError::Problems(problems) => {
+                self.problems(problems, false);
+                self.fail("the project does not load; nothing was started")
+            }
+            other => self.fail(&other.to_string()),
+        }
+    }
+
+    /// Prints problems: to standard output where they are the report, to standard error otherwise.
+    pub(super) fn problems(self, problems: &[Problem], is_report: bool) {
+        if self.json {
+            if is_report {
+                self.value(&render::json(problems));
+            }
+            return;
+        }
+        let fancy = if is_report { io::stdout().is_terminal() } else { io::stderr().is_terminal() };
+        for problem in problems {
+            let text = if fancy { render::fancy(problem) } else { render::plain(problem) };
+            if is_report { self.line(&text) } else { self.note(&text) }
+        }
+    }
+}
+
+/// How many of the problems are errors, and how many warnings.
+pub(super) fn count(problems: &[Problem]) -> (usize, usize) {
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    (errors, problems.len() - errors)
+}
+
+/// `1 error`, `2 errors`.
+pub(super) fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}

@@ -1,0 +1,110 @@
+//! `callgate serve` and `callgate stdio`.
+
+use std::{net::SocketAddr, path::Path, process::ExitCode, sync::Arc};
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::output::{GOOD, Printer};
+use crate::{
+    app::{App, OpenError},
+    call::Proof,
+    manifest::{ClientName, HttpListener},
+    transport::{HttpServer, serve_stdio},
+};
+
+/// What `serve` takes.
+#[derive(Debug, Args)]
+pub(super) struct ServeArguments {
+    /// The address to listen on, in place of the one in `callgate.yaml`.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+/// What `stdio` takes.
+#[derive(Debug, Args)]
+pub(super) struct StdioArguments {
+    /// The client that the process stands for, in place of the one in `callgate.yaml`.
+    #[arg(long)]
+    client: Option<ClientName>,
+}
+
+pub(super) async fn serve(printer: &Printer, config: &Path, arguments: ServeArguments) -> ExitCode {
+    let app = match open(printer, config, "serve").await {
+        Ok(app) => app,
+        Err(error) => return printer.fail_open(&error),
+    };
+    let mut settings = listener(&app);
+    settings.address = arguments.listen.unwrap_or(settings.address);
+    let server = match HttpServer::bind(settings).await {
+        Ok(server) => server,
+        Err(error) => return printer.fail(&error.to_string()),
+    };
+    printer.note(&format!("{GOOD}serving{GOOD:#} http://{}/mcp; Ctrl-C ends it", server.address()));
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+    let served = server.serve(Arc::clone(&app.gateway), stop).await;
+    app.gateway.audit().close();
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => printer.fail(&error.to_string()),
+    }
+}
+
+pub(super) async fn stdio(printer: &Printer, config: &Path, arguments: StdioArguments) -> ExitCode {
+    // Standard output is the protocol: everything else goes to standard error.
+    let app = match open(printer, config, "stdio").await {
+        Ok(app) => app,
+        Err(OpenError::Problems(problems)) => {
+            Printer::new(false).problems(&problems, false);
+            return Printer::new(false).fail("the project does not load; run `callgate check`");
+        }
+        Err(error) => return Printer::new(false).fail(&error.to_string()),
+    };
+    let named = app.project.files.as_ref().and_then(|files| files.server.1.listen.stdio.as_ref());
+    let Some(client) = arguments.client.or_else(|| named.map(|stdio| stdio.client.clone())) else {
+        return Printer::new(false)
+            .fail("no client is named: pass `--client`, or set `listen: stdio: client:`");
+    };
+    let served = tokio::select! {
+        served = serve_stdio(Arc::clone(&app.gateway), Proof::Asserted(client)) => served,
+        () = signal() => Ok(()),
+    };
+    app.gateway.audit().close();
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => Printer::new(false).fail(&error.to_string()),
+    }
+}
+
+async fn open(printer: &Printer, config: &Path, kind: &'static str) -> Result<App, OpenError> {
+    let app = App::open(config, kind).await?;
+    printer.problems(&app.warnings, false);
+    Ok(app)
+}
+
+fn listener(app: &App) -> HttpListener {
+    app.project.files.as_ref().map(|files| files.server.1.listen.http.clone()).unwrap_or_default()
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    signal().await;
+    stop.cancel();
+}
+
+/// Waits for Ctrl-C or, on Unix, SIGTERM.
+async fn signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    // Without a way to hear a signal, the process stops at once rather than never.
+    let _ = tokio::signal::ctrl_c().await;
+}

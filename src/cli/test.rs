@@ -1,0 +1,203 @@
+//! `callgate test`: the tools' examples and the policies' cases, without touching a backend.
+
+use std::{path::Path, process::ExitCode};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::output::{BAD, DIM, GOOD, Printer};
+use crate::{
+    call::{Call, CallId, CallKind, Origin, PolicyFact, Proof, Refusal as _, Trail, Transport},
+    gateway::{CallError, rehearse},
+    manifest::{Case, ClientName, Denial, DenyStage, Expectation, GroupName, Label},
+    policy::{Decision, Question, RequestFacts, RunFacts},
+    release::Project,
+    rules::{Rules, Secrets},
+};
+
+/// What `test` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Show the cases that hold too.
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// What became of one example or case.
+#[derive(Debug, Serialize)]
+struct Report {
+    file: String,
+    name: String,
+    expected: String,
+    got: String,
+    holds: bool,
+}
+
+pub(super) fn run(printer: &Printer, config: &Path, arguments: &Arguments) -> ExitCode {
+    let project = Project::read(config);
+    let (rules, problems) = project.build(Secrets::Unread);
+    let (Some(rules), Some(files)) = (rules, &project.files) else {
+        printer.problems(&problems, false);
+        return printer.fail("the project does not load; run `callgate check`");
+    };
+    let examples = files.tools.iter().flat_map(|(source, manifest)| {
+        manifest.examples.iter().enumerate().map(|(at, example)| {
+            let got = judge(&rules, &example.client, manifest.tool.as_str(), &example.arguments, &[]);
+            let name = format!("{} example {}", manifest.tool, at + 1);
+            report(source.path.display().to_string(), name, &example.expect, &got)
+        })
+    });
+    let cases = files.cases.iter().flat_map(|(source, file)| {
+        let path = source.path.display().to_string();
+        let rules = &rules;
+        file.cases.iter().map(move |case| {
+            report(path.clone(), case.name.clone(), &case.expect, &case_verdict(rules, case))
+        })
+    });
+    let reports: Vec<Report> = examples.chain(cases).collect();
+    print(printer, arguments, &reports)
+}
+
+fn print(printer: &Printer, arguments: &Arguments, reports: &[Report]) -> ExitCode {
+    let failed = reports.iter().filter(|report| !report.holds).count();
+    if printer.is_json() {
+        printer.value(
+            &serde_json::json!({ "cases": reports, "passed": reports.len() - failed, "failed": failed }),
+        );
+    } else {
+        for report in reports.iter().filter(|report| arguments.verbose || !report.holds) {
+            let Report { file, name, expected, got, holds } = report;
+            if *holds {
+                printer.line(&format!("{GOOD}ok{GOOD:#}     {name} {DIM}({got}, {file}){DIM:#}"));
+            } else {
+                printer.line(&format!("{BAD}FAILED{BAD:#} {name} {DIM}({file}){DIM:#}\n         expected {expected}\n         got      {got}"));
+            }
+        }
+        printer.line(&format!("{} passed, {failed} failed", reports.len() - failed));
+    }
+    if reports.is_empty() {
+        return printer
+            .fail("there is nothing to test: write `examples:` in a tool, or `policies/*.cases.yaml`");
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What the guards say to a call.
+pub(super) enum Got {
+    /// It may go.
+    Allow,
+    /// These have to agree.
+    Pending(Vec<GroupName>),
+    /// A guard that expectations can name refuses it.
+    Deny(DenyStage, Option<String>, Vec<PolicyFact>),
+    /// Something else is wrong.
+    Other(String),
+}
+
+fn report(file: String, name: String, expected: &Expectation, got: &Got) -> Report {
+    let holds = match (expected, got) {
+        (Expectation::Allow, Got::Allow) => true,
+        (Expectation::Pending(expected), Got::Pending(groups)) => {
+            let sorted = |groups: &[GroupName]| {
+                let mut groups = groups.to_vec();
+                groups.sort();
+                groups
+            };
+            sorted(expected) == sorted(groups)
+        }
+        (Expectation::Deny(Denial { deny, at, by }), Got::Deny(stage, pointer, policies)) => {
+            deny == stage
+                && (at.is_none() || at == pointer)
+                && by.as_ref().is_none_or(|by| policies.iter().any(|policy| policy.id == *by))
+        }
+        _ => false,
+    };
+    Report { file, name, expected: expected.to_string(), got: got.to_string(), holds }
+}
+
+impl std::fmt::Display for Got {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Allow => f.write_str("allow"),
+            Self::Pending(groups) => Expectation::Pending(groups.clone()).fmt(f),
+            Self::Deny(stage, at, policies) => {
+                let by = policies.iter().map(|policy| policy.id.as_str()).collect::<Vec<_>>().join("`, `");
+                let by = (!by.is_empty()).then_some(by);
+                Expectation::Deny(Denial { deny: *stage, at: at.clone(), by }).fmt(f)
+            }
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+/// A call that is only judged.
+pub(super) fn rehearsal(tool: &str, arguments: &Map<String, Value>) -> Call {
+    let received = Timestamp::now();
+    Call {
+        id: CallId::random(received),
+        kind: CallKind::Tool { name: tool.to_owned(), arguments: arguments.clone().into() },
+        proof: Proof::Nothing,
+        origin: Origin { transport: Transport::Cli, source: None },
+        received,
+        cancel: CancellationToken::new(),
+    }
+}
+
+fn judge(
+    rules: &Rules,
+    client: &ClientName,
+    tool: &str,
+    arguments: &Map<String, Value>,
+    labels: &[Label],
+) -> Got {
+    let call = rehearsal(tool, arguments);
+    let mut trail = Trail::begin(&call, &rules.digest);
+    let verdict = rehearse(rules, client, labels.iter().cloned(), call, &mut trail);
+    let policies = trail.facts.decision.map(|decision| decision.policies).unwrap_or_default();
+    match verdict {
+        Ok(()) => Got::Allow,
+        Err(error) => got(&error, policies),
+    }
+}
+
+fn got(error: &CallError, policies: Vec<PolicyFact>) -> Got {
+    use crate::{approval::ApprovalError, catalog::AdmitError, schema::SchemaError};
+    match error {
+        CallError::Admit(AdmitError::MissingScope { .. }) => Got::Deny(DenyStage::Scope, None, policies),
+        CallError::Admit(_) => Got::Deny(DenyStage::Tool, None, policies),
+        CallError::Schema(SchemaError::Mismatch { at, .. }) => {
+            Got::Deny(DenyStage::Arguments, Some(at.clone()), policies)
+        }
+        CallError::Policy(_) => Got::Deny(DenyStage::Policy, None, policies),
+        CallError::Approval(ApprovalError::Required { obligations, .. }) => {
+            Got::Pending(obligations.iter().map(|one| one.group.clone()).collect())
+        }
+        other => Got::Other(format!("{}: {other}", other.code())),
+    }
+}
+
+fn case_verdict(rules: &Rules, case: &Case) -> Got {
+    match (&case.tool, &case.release) {
+        (Some(tool), None) => judge(rules, &case.client, tool.as_str(), &case.arguments, &case.labels),
+        (None, Some(label)) => release_verdict(rules, case, label),
+        _ => Got::Other("a case names either `tool` or `release`".into()),
+    }
+}
+
+fn release_verdict(rules: &Rules, case: &Case, label: &Label) -> Got {
+    let run = RunFacts { labels: case.labels.iter().cloned().collect(), calls: 0 };
+    let request =
+        RequestFacts { transport: "cli", source: None, time: Timestamp::now(), authentication: "rehearsed" };
+    let question = Question { client: &case.client, user: None, run: &run, request: &request };
+    match rules.policies.release(&question, label).as_ref().map(Decision::is_allow) {
+        Ok(true) => Got::Allow,
+        Ok(false) => {
+            let policies = rules.policies.release(&question, label).map(|decision| decision.facts().policies);
+            Got::Deny(DenyStage::Policy, None, policies.unwrap_or_default())
+        }
+        Err(error) => Got::Other(error.to_string()),
+    }
+}
