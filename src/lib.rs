@@ -7,6 +7,11 @@
 //! that derefs to the type of the stage before it: `executed.tool()` just works.
 //! This is our one bend of the rule that `Deref` is for pointers.
 
+#![cfg_attr(
+    test,
+    allow(clippy::needless_pass_by_value, reason = "tests hand over values they make in place")
+)]
+
 pub mod manifest;
 pub mod call;
 pub mod egress;

@@ -361,41 +361,4 @@ mod tests {
         let fixture = blocks.fold(fixture, Fixture::policy);
         assert_eq!(fixture.problems(), "");
     }
-
-    #[test]
-    #[ignore = "prints times: cargo test --release -- --ignored --nocapture policy"]
-    fn a_decision_is_flat_in_the_policies_that_do_not_apply() {
-        const INPUT: &str = r#"{ "type": "object", "required": ["order", "amount"], "properties": {
-            "order": { "type": "string" }, "amount": { "type": "integer" }, "reason": { "type": "string" } } }"#;
-        for others in [0, 100, 1_000] {
-            let other = |at| {
-                format!(
-                    "permit (principal, action == Action::\"other.t{at}\", resource) when {{ context.args.amount > {at} }};\n"
-                )
-            };
-            let mut fixture = (0..others)
-                .fold(Fixture::new(CLIENTS), |fixture, at| fixture.tool(&format!("other.t{at}"), INPUT));
-            fixture = fixture.tool("t", INPUT).policy(&(0..others).map(other).collect::<String>());
-            let shared = "permit (principal in Role::\"support\", action == Action::\"t\", resource);
-                forbid (principal, action == Action::\"t\", resource) when { context.args.amount > 20000 };
-                forbid (principal, action in Action::\"reach:external\", resource) when { context.run.labels.contains(\"untrusted\") };";
-            let start = std::time::Instant::now();
-            let policies = fixture.policy(shared).build();
-            let built = start.elapsed();
-            let facts = Facts::default();
-            let (tool, arguments) = (
-                ToolName::parse("t").unwrap(),
-                serde_json::from_str(r#"{ "order": "ord_7f3k2m9q", "amount": 1200, "reason": "late" }"#)
-                    .unwrap(),
-            );
-            let start = std::time::Instant::now();
-            for _ in 0..20_000 {
-                assert_eq!(
-                    policies.decide(&facts.question(), &tool, &arguments).unwrap().verdict,
-                    Verdict::Allow
-                );
-            }
-            println!("{others} others: built in {built:?}, {:?} a decision", start.elapsed() / 20_000);
-        }
-    }
 }

@@ -101,7 +101,7 @@ impl Reader {
         match read(&source) {
             Ok(value) => Some((source, value)),
             Err(problem) => {
-                self.problems.push(problem);
+                self.problems.push(*problem);
                 None
             }
         }

@@ -135,7 +135,7 @@ impl Runs {
             let id = id.clone();
             change.rollback().await?;
             let live = Box::pin(self.current(client, subject, now)).await?;
-            return Ok(live.unwrap_or(Run { id, ..Run::default() }));
+            return Ok(live.unwrap_or_else(|| Run { id, ..Run::default() }));
         }
         sqlx::query("DELETE FROM run_labels WHERE client = $1 AND subject = $2")
             .bind(client.as_str())

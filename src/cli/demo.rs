@@ -221,35 +221,32 @@ fn last_outcome(log: &Path) -> Result<Value, String> {
     let records = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     records
         .into_iter()
-        .find(|record| record["record"] == "outcome")
+        .find(|record| record.get("record").is_some_and(|kind| kind == "outcome"))
         .ok_or_else(|| "there is no record".to_owned())
 }
 
 fn holds(attempt: &Attempt, told: &str, record: &Value) -> bool {
-    record["call"]["target"] == attempt.tool
-        && record["outcome"] == attempt.outcome
+    record.pointer("/call/target").is_some_and(|target| target == attempt.tool)
+        && record.get("outcome").is_some_and(|outcome| outcome == attempt.outcome)
         && record.get("code").and_then(Value::as_str) == attempt.code
         && (told.contains(attempt.shows) || record.to_string().contains(attempt.shows))
 }
 
 fn print(printer: &Printer, attempt: &Attempt, told: &str, record: &Value, holds: bool) {
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let fact = |pointer: &str| record.pointer(pointer).map_or_else(String::new, text);
     let style = if holds { GOOD } else { BAD };
     let mark = if holds { "✓" } else { "✗" };
     printer.line(&format!(
         "{style}{mark} {:<8}{style:#} {}: {}",
-        text(&record["outcome"]),
+        fact("/outcome"),
         attempt.tool,
         attempt.what
     ));
     printer.line(&format!("    told    {}", shorten(told)));
-    let policies: Vec<String> = record["decision"]["policies"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|policy| text(&policy["id"]))
-        .collect();
-    let mut facts = vec![format!("{}#{}", text(&record["log"]), record["seq"])];
+    let policies = record.pointer("/decision/policies").and_then(Value::as_array).into_iter().flatten();
+    let policies: Vec<String> = policies.filter_map(|policy| policy.get("id").map(text)).collect();
+    let mut facts = vec![format!("{}#{}", fact("/log"), fact("/seq"))];
     facts.extend(record.get("stage").map(|stage| format!("stage {}", text(stage))));
     facts.extend(record.get("detail").map(text));
     if !policies.is_empty() {

@@ -24,15 +24,16 @@ fn options() -> Options {
 ///
 /// # Errors
 /// The place and the reason, when the text is not YAML of that type.
-pub fn read<T: DeserializeOwned>(source: &Source) -> Result<T, Problem> {
-    serde_saphyr::from_str_with_options(&source.text, options()).map_err(|error| problem(source, &error))
+pub fn read<T: DeserializeOwned>(source: &Source) -> Result<T, Box<Problem>> {
+    serde_saphyr::from_str_with_options(&source.text, options())
+        .map_err(|error| Box::new(problem(source, &error)))
 }
 
 /// Reads a file into a plain JSON value.
 ///
 /// # Errors
 /// The place and the reason, when the text is not YAML that JSON can hold.
-pub fn read_value(source: &Source) -> Result<Value, Problem> {
+pub fn read_value(source: &Source) -> Result<Value, Box<Problem>> {
     read::<Node>(source).map(Node::into_value)
 }
 

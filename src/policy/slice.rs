@@ -259,7 +259,7 @@ mod tests {
             let texts: Vec<String> = chosen.iter().map(|(e, p, a, r)| format!("{} ({}, {}, {});", effects[*e], principals[*p], actions[*a], resources[*r])).collect();
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
             let policies = fixture(&texts).build();
-            let whole: cedar_policy::PolicySet = texts.join("\n").parse().unwrap();
+            let whole: PolicySet = texts.join("\n").parse().unwrap();
             for client in ["a", "b", "c"] {
                 for tool in ["x.read", "x.write"] {
                     let request = cedar_policy::Request::new(
