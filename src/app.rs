@@ -60,3 +60,94 @@ impl App {
         Ok(Self { gateway: Arc::new(gateway), project, warnings: problems })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::atomic::Ordering};
+
+    use serde_json::{Value, json};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{identity::NewKey, manifest::HttpListener, transport::HttpServer};
+
+    const SERVER: &str = "services: { s: { url: \"http://127.0.0.1:1/\" } }\n";
+    const TOOL: &str = "tool: t.write
+description: writes
+effects: write
+input: { type: object, additionalProperties: false }
+output: { type: object }
+backend: { http: { service: s, method: POST, path: / } }
+";
+
+    fn project(folder: &Path, key: &NewKey) {
+        fs::create_dir_all(folder.join("tools")).unwrap();
+        fs::create_dir_all(folder.join("policies")).unwrap();
+        let clients = format!(
+            "clients: {{ bot: {{ owner: o, tools: [t.*], keys: [{{ id: k1, sha256: \"{}\", expires: 2099-01-01 }}] }} }}\n",
+            key.sha256()
+        );
+        fs::write(folder.join("callgate.yaml"), SERVER).unwrap();
+        fs::write(folder.join("tools/t.yaml"), TOOL).unwrap();
+        fs::write(folder.join("policies/clients.yaml"), clients).unwrap();
+        fs::write(folder.join("policies/tools.yaml"), "unlisted: trust-claims\n").unwrap();
+        fs::write(folder.join("policies/p.cedar"), "permit (principal, action, resource);\n").unwrap();
+    }
+
+    async fn call(url: &str, key: &NewKey) -> Value {
+        let request =
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "t.write" } });
+        let response = reqwest::Client::new()
+            .post(url)
+            .bearer_auth(key.key())
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2025-11-25")
+            .json(&request);
+        response.send().await.unwrap().json().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_stage_is_an_outcome_on_record_and_the_server_goes_on() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let key = NewKey::new("k1", [3; 32]);
+        project(folder.path(), &key);
+        let app = App::open(&folder.path().join("callgate.yaml"), "serve").await.unwrap();
+        let settings = HttpListener { address: ([127, 0, 0, 1], 0).into(), ..HttpListener::default() };
+        let server = HttpServer::bind(settings).await.unwrap();
+        let url = format!("http://{}/mcp", server.address());
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(server.serve(Arc::clone(&app.gateway), stop.clone()));
+
+        app.gateway.fault.store(true, Ordering::Relaxed);
+        let reply = call(&url, &key).await;
+        assert_eq!(reply["result"]["isError"], true, "{reply}");
+        assert_eq!(reply["result"]["content"][0]["text"], "internal error");
+        app.gateway.fault.store(false, Ordering::Relaxed);
+        let reply = call(&url, &key).await;
+        assert_eq!(reply["result"]["content"][0]["text"], "backend failed", "{reply}");
+
+        stop.cancel();
+        serving.await.unwrap().unwrap();
+        app.gateway.audit().close();
+        let log = fs::read_to_string(folder.path().join("state/audit/serve-0/log.jsonl")).unwrap();
+        let records: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let shown: Vec<(&str, &str)> = records
+            .iter()
+            .map(|record| (record["record"].as_str().unwrap(), record["code"].as_str().unwrap_or("")))
+            .collect();
+        // The intent of a write is on record before it could leave, so its end is unknown after a panic.
+        assert_eq!(
+            shown,
+            [
+                ("start", ""),
+                ("intent", ""),
+                ("outcome", "panic"),
+                ("intent", ""),
+                ("outcome", "backend_unreachable")
+            ]
+        );
+        assert_eq!(records[2]["outcome"], "unknown");
+        assert_eq!(records[4]["outcome"], "failed");
+    }
+}

@@ -73,6 +73,9 @@ pub struct Gateway {
     audit: Audit,
     backends: Backends,
     runs: Arc<Runs>,
+    /// A fault that a test plants between the intent and the request.
+    #[cfg(test)]
+    pub(crate) fault: std::sync::atomic::AtomicBool,
 }
 
 impl Gateway {
@@ -89,6 +92,8 @@ impl Gateway {
             audit,
             backends,
             runs,
+            #[cfg(test)]
+            fault: std::sync::atomic::AtomicBool::new(false),
         }
     }
 
@@ -115,6 +120,8 @@ impl Gateway {
         let approved = trail.note(self.approvals.settle(authorized))?;
         let committed = self.audit.commit(approved, trail).await;
         let committed = trail.note(committed)?;
+        #[cfg(test)]
+        assert!(!self.fault.load(std::sync::atomic::Ordering::Relaxed), "planted");
         let executed = trail.note(self.backends.execute(&rules.routes, committed).await)?;
         let released = trail.note(rules.output.release(&rules.policies, executed))?;
         self.absorb(&released).await?; // what was seen is remembered before it is answered
@@ -182,12 +189,12 @@ impl Gateway {
             return Err(call);
         }
         let mut trail = Trail::begin(&call, &rules.digest);
-        let outcome = async {
-            let identified = trail.note(self.identities.identify(&rules.clients, call).await)?;
-            trail.note(rules.catalog.admit(identified))?;
-            Err(CallError::Panic { sent: false }) // the same question has one answer
+        let admitted = match trail.note(self.identities.identify(&rules.clients, call).await) {
+            Ok(identified) => trail.note(rules.catalog.admit(identified)).map_err(CallError::from),
+            Err(refusal) => Err(refusal.into()),
         };
-        let outcome: Result<Released, CallError> = outcome.await;
+        // The same rules give the same answer: what lacked a scope above is not admitted here.
+        let outcome = admitted.and_then(|_| Err(CallError::Panic { sent: false }));
         let scopes = match &outcome {
             Err(CallError::Admit(AdmitError::MissingScope { tool, .. })) => {
                 tool.manifest().scopes.iter().map(ToString::to_string).collect()
