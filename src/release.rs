@@ -70,8 +70,16 @@ struct Reader {
 impl Reader {
     /// Reads everything; a file that cannot be read is a problem, and the others are read all the same.
     fn files(&mut self, config: &Path) -> Option<Files> {
-        let server: (Source, ServerFile) = self.typed(config)?;
-        let (tools, policies) = (self.base.join(&server.1.tools), self.base.join(&server.1.policies));
+        let server: Option<(Source, ServerFile)> = self.typed(config);
+        // Without `callgate.yaml` the usual folders are read all the same, to report what is wrong there.
+        let folder = |of: fn(&ServerFile) -> &PathBuf, usual: &str| {
+            server.as_ref().map_or_else(|| self.base.join(usual), |(_, file)| self.base.join(of(file)))
+        };
+        let (tools, policies) =
+            (folder(|file| &file.tools, "tools"), folder(|file| &file.policies, "policies"));
+        if server.is_none() && !tools.is_dir() {
+            return None;
+        }
         let tools = self
             .list(&tools, &[".yaml", ".yml"], Depth::All)
             .iter()
@@ -93,7 +101,7 @@ impl Reader {
             .filter_map(|path| self.typed(path))
             .collect();
         let clients: (Source, ClientsFile) = clients?;
-        Some(Files { server, tools, clients, floors: floors?, policies: cedar, cases })
+        Some(Files { server: server?, tools, clients, floors: floors?, policies: cedar, cases })
     }
 
     fn typed<T: DeserializeOwned>(&mut self, path: &Path) -> Option<(Source, T)> {

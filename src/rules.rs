@@ -6,7 +6,7 @@
 mod lint;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::Arc,
 };
@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     backend::{CallLimits, Plan, Route, Routes},
-    catalog::{Catalog, Tool, definition_digest},
+    catalog::{Catalog, Tool, definition_digest, labels_of},
     credential::{CredentialError, Credentials},
     identity::Clients,
     manifest::{
@@ -90,7 +90,7 @@ impl Rules {
         problems.extend(found);
         let compiled = compile_tools(files, &mut problems);
         lint::references(files, &mut problems);
-        let policies = build_policies(files, &compiled, &mut problems);
+        let policies = build_policies(files, &mut problems);
         let (credentials, found) = read_credentials(files, base, secrets);
         problems.extend(found);
 
@@ -261,17 +261,21 @@ fn route(
     }
 }
 
-fn build_policies(files: &Files, compiled: &[Compiled], problems: &mut Vec<Problem>) -> Option<Policies> {
-    let tools = compiled.iter().map(|Compiled { tool, .. }| {
-        let manifest = tool.manifest();
-        ToolFacts {
-            name: tool.name(),
-            effects: manifest.effects,
-            reach: manifest.reach,
-            service: manifest.backend.service(),
-            input: &manifest.input,
-            labels: tool.labels(),
-        }
+/// Policies are checked against all tools that could be read, so that one mistake is reported once.
+fn build_policies(files: &Files, problems: &mut Vec<Problem>) -> Option<Policies> {
+    let mut seen = HashSet::new();
+    let manifests =
+        files.tools.iter().map(|(_, manifest)| manifest).filter(|manifest| seen.insert(&manifest.tool));
+    let labelled: Vec<_> = manifests
+        .map(|manifest| (manifest, manifest.output.as_ref().map(labels_of).unwrap_or_default()))
+        .collect();
+    let tools = labelled.iter().map(|(manifest, labels)| ToolFacts {
+        name: &manifest.tool,
+        effects: manifest.effects,
+        reach: manifest.reach,
+        service: manifest.backend.service(),
+        input: &manifest.input,
+        labels,
     });
     let inputs = Inputs {
         tools: tools.collect(),
