@@ -5,7 +5,10 @@ use std::{path::Path, process::ExitCode};
 use clap::Args;
 
 use super::output::{BAD, GOOD, Printer, count, plural};
-use crate::{release::Project, rules::Secrets};
+use crate::{
+    release::Project,
+    rules::{Rules, Secrets},
+};
 
 /// What `check` takes.
 #[derive(Debug, Args)]
@@ -13,6 +16,23 @@ pub(super) struct Arguments {
     /// Read the secrets of credentials too: they have to be there, and usable.
     #[arg(long)]
     secrets: bool,
+    /// List the tools that exist for each client.
+    #[arg(long)]
+    list: bool,
+}
+
+/// The tools that exist for each client, by name.
+fn views(rules: &Rules) -> Vec<Vec<String>> {
+    let mut views: Vec<Vec<String>> = rules
+        .clients
+        .iter()
+        .map(|client| {
+            let tools: Vec<String> = rules.catalog.list(client).map(|tool| tool.name().to_string()).collect();
+            vec![client.name().to_string(), tools.join(", ")]
+        })
+        .collect();
+    views.sort();
+    views
 }
 
 pub(super) fn run(printer: &Printer, config: &Path, arguments: &Arguments) -> ExitCode {
@@ -31,6 +51,9 @@ pub(super) fn run(printer: &Printer, config: &Path, arguments: &Arguments) -> Ex
                 format!("{BAD}failed:{BAD:#} {}, {}", plural(errors, "error"), plural(warnings, "warning"))
             }
         };
+        if let Some(rules) = rules.as_ref().filter(|_| arguments.list) {
+            printer.table(&["client", "tools"], &views(rules));
+        }
         printer.line(&verdict);
     }
     if rules.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -6,11 +6,11 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::{
-    output::{BAD, DIM, DOUBT, GOOD, Printer},
+    output::{BAD, DOUBT, GOOD, Printer},
     test::rehearsal,
 };
 use crate::{
-    call::{Outcome, PolicyFact, Refusal as _, Trail},
+    call::{Outcome, PolicyFact, Refusal as _, StageNote, Trail},
     gateway::rehearse,
     manifest::{ClientName, Label},
     release::Project,
@@ -53,20 +53,15 @@ pub(super) fn run(printer: &Printer, config: &Path, arguments: Arguments) -> Exi
             "agent_is_told": verdict.as_ref().err().map(|error| error.public_message()),
         }));
     } else {
-        for note in &trail.stages {
-            let style = if note.verdict == "passed" { GOOD } else { BAD };
-            printer.line(&format!(
-                "{:<9} {style}{}{style:#} {DIM}{} µs{DIM:#}",
-                note.stage.word(),
-                note.verdict,
-                note.micros
-            ));
-        }
+        let row = |note: &StageNote| {
+            vec![note.stage.to_string(), note.verdict.to_owned(), format!("{} µs", note.micros)]
+        };
+        printer.table(&["guard", "verdict", "took"], &trail.stages.iter().map(row).collect::<Vec<_>>());
         for PolicyFact { id, reason } in
             decision.map(|decision| decision.policies.as_slice()).unwrap_or_default()
         {
             let reason = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            printer.line(&format!("          decided by `{id}`{reason}"));
+            printer.line(&format!("decided by `{id}`{reason}"));
         }
         let style = match outcome {
             Outcome::Allowed => GOOD,

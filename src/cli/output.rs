@@ -6,6 +6,7 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
+use comfy_table::Table;
 use serde::Serialize;
 
 use super::render;
@@ -43,6 +44,20 @@ impl Printer {
     /// Prints a line to standard error.
     pub(super) fn note(self, text: &str) {
         let _ = writeln!(anstream::stderr(), "{text}");
+    }
+
+    /// Prints rows: a table on a terminal, columns divided by tabs in a pipe.
+    pub(super) fn table(self, header: &[&str], rows: &[Vec<String>]) {
+        if io::stdout().is_terminal() {
+            let mut table = Table::new();
+            table
+                .load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY)
+                .set_header(header.to_vec())
+                .add_rows(rows.to_vec());
+            self.line(&table.to_string());
+        } else {
+            rows.iter().for_each(|row| self.line(&row.join("\t")));
+        }
     }
 
     /// Prints a value as JSON.
