@@ -1,0 +1,25 @@
+//! The gate as a whole: real files, real HTTP backends, real clients, the record on disk.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::needless_pass_by_value,
+    reason = "a test that cannot go on shall say where, and helpers take what `json!` makes"
+)]
+
+mod backend;
+mod gate;
+mod project;
+
+mod denials;
+mod hiding;
+mod failures;
+mod release;
+mod identity;
+mod names;
+mod logs;
+mod visibility;
+mod module_order;
