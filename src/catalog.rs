@@ -131,6 +131,11 @@ impl Refusal for AdmitError {
     }
 }
 
+/// A name as it is repeated in replies and records: no longer than a tool's can be.
+fn cut(name: &str) -> String {
+    name.chars().take(128).collect()
+}
+
 /// What a tool is to a caller.
 enum Admission<'a> {
     Unknown,
@@ -170,14 +175,14 @@ impl Catalog {
     pub fn admit(&self, identified: Identified) -> Result<Admitted, AdmitError> {
         let name = match &identified.kind {
             CallKind::Tool { name, .. } => name,
-            CallKind::Resource { uri } => return Err(AdmitError::UnknownResource { uri: uri.clone() }),
-            CallKind::Prompt { name, .. } => return Err(AdmitError::UnknownPrompt { name: name.clone() }),
+            CallKind::Resource { uri } => return Err(AdmitError::UnknownResource { uri: cut(uri) }),
+            CallKind::Prompt { name, .. } => return Err(AdmitError::UnknownPrompt { name: cut(name) }),
         };
         let client = identified.caller().client();
         match self.admission(client, name) {
-            Admission::Unknown => Err(AdmitError::UnknownTool { tool: name.clone() }),
+            Admission::Unknown => Err(AdmitError::UnknownTool { tool: cut(name) }),
             Admission::NotListed => {
-                Err(AdmitError::NotListed { tool: name.clone(), caller: client.name().clone() })
+                Err(AdmitError::NotListed { tool: cut(name), caller: client.name().clone() })
             }
             Admission::StepUp(tool, missing) => Err(AdmitError::MissingScope {
                 tool: Arc::clone(tool),

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     serve::ListenerExt as _,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 use rmcp::transport::streamable_http_server::{
     StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
@@ -52,6 +52,9 @@ pub enum HttpError {
 /// How long a request's body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long requests in flight may take to finish once the listener stops.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
 /// A bound listener, not serving yet.
 #[derive(Debug)]
 pub struct HttpServer {
@@ -87,7 +90,7 @@ impl HttpServer {
     /// # Errors
     /// When the listener fails.
     pub async fn serve(self, gateway: Arc<Gateway>, stop: CancellationToken) -> Result<(), HttpError> {
-        let service = self.service(&gateway, &stop);
+        let service = self.service(&gateway);
         let front = Front { gateway, body_bytes_max: self.settings.body.bytes() };
         let router = Router::new()
             .route_service("/mcp", service)
@@ -97,15 +100,20 @@ impl HttpServer {
             // Without it a reply may wait 40 ms for an acknowledgement.
             let _ = stream.set_nodelay(true);
         });
-        axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?;
+        let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let drained = async {
+            stop.cancelled().await;
+            tokio::time::sleep(DRAIN_MAX).await;
+        };
+        tokio::select! {
+            served = serving => served?,
+            // A connection that never ends its request does not keep the process.
+            () = drained => {}
+        }
         Ok(())
     }
 
-    fn service(
-        &self,
-        gateway: &Arc<Gateway>,
-        stop: &CancellationToken,
-    ) -> StreamableHttpService<Handler, NeverSessionManager> {
+    fn service(&self, gateway: &Arc<Gateway>) -> StreamableHttpService<Handler, NeverSessionManager> {
         let mut hosts: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         hosts.extend(self.settings.hosts.iter().cloned());
         let config = StreamableHttpServerConfig::default()
@@ -115,7 +123,8 @@ impl HttpServer {
             .with_allowed_origins(self.settings.origins.iter().cloned())
             .enforce_origin_validation()
             .with_max_request_body_bytes(self.settings.body.bytes())
-            .with_cancellation_token(stop.child_token());
+            // Not `stop`: that would cancel the calls that are to finish.
+            .with_cancellation_token(CancellationToken::new());
         let gateway = Arc::clone(gateway);
         let factory = move || Ok(Handler::new(Arc::clone(&gateway), Peer::Http));
         StreamableHttpService::new(factory, Arc::new(NeverSessionManager::default()), config)
@@ -156,10 +165,16 @@ async fn identify(
             return refusal(StatusCode::REQUEST_TIMEOUT, &Value::Null, -32600, "the request took too long");
         }
     };
-    if let Some((id, kind)) = tool_call(&body)
-        && let Ok((reply, scopes)) = front.gateway.step_up(call(kind)).await
+    if parts.method == Method::POST
+        && let Some((id, kind)) = tool_call(&body)
     {
-        return insufficient_scope(&id, &reply, &scopes);
+        // A task of its own: a client that hangs up drops no record.
+        let (gateway, call) = (Arc::clone(&front.gateway), call(kind));
+        match tokio::spawn(async move { gateway.step_up(call).await }).await {
+            Ok(Ok((reply, scopes))) => return insufficient_scope(&id, &reply, &scopes),
+            Ok(Err(_)) => {} // not one for a step-up: the handler makes the call
+            Err(_) => return refusal(StatusCode::INTERNAL_SERVER_ERROR, &id, -32603, "internal error"),
+        }
     }
     parts.extensions.insert(Shown { proof, origin });
     next.run(Request::from_parts(parts, Body::from(body))).await
@@ -181,6 +196,7 @@ fn proof(headers: &HeaderMap) -> Proof {
 /// The part of a request that says which tool it calls.
 #[derive(Deserialize)]
 struct Peek {
+    jsonrpc: String,
     #[serde(default)]
     id: Value,
     method: String,
@@ -195,8 +211,14 @@ struct PeekParams {
 }
 
 fn tool_call(body: &Bytes) -> Option<(Value, CallKind)> {
+    // An array would pass for the members of the struct, in order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
     let peek: Peek = serde_json::from_slice(body).ok()?;
-    (peek.method == "tools/call").then(|| {
+    let is_call =
+        peek.jsonrpc == "2.0" && peek.method == "tools/call" && (peek.id.is_string() || peek.id.is_i64());
+    is_call.then(|| {
         // A step-up is decided without arguments, and records none.
         let kind = CallKind::Tool { name: peek.params.name, arguments: Map::new().into() };
         (peek.id, kind)
