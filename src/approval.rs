@@ -1,4 +1,4 @@
-//! `Authorized → Approved`: does a person have to agree, and has one?
+//! `Planned → Approved`: does a person have to agree, and has one?
 //!
 //! Nobody can be asked yet: a call that needs a person is refused, on record.
 
@@ -6,19 +6,20 @@ use std::ops::Deref;
 
 use crate::{
     call::{CallId, Facts, Outcome, Passed, Refusal, Stage},
-    policy::{Authorized, Obligation},
+    plan::Planned,
+    policy::Obligation,
 };
 
 /// A call that everybody agreed to who has to.
 #[derive(Debug)]
 pub struct Approved {
-    authorized: Authorized,
+    planned: Planned,
 }
 
 impl Deref for Approved {
-    type Target = Authorized;
-    fn deref(&self) -> &Authorized {
-        &self.authorized
+    type Target = Planned;
+    fn deref(&self) -> &Planned {
+        &self.planned
     }
 }
 
@@ -82,10 +83,10 @@ impl Approvals {
     ///
     /// # Errors
     /// When somebody has to.
-    pub fn settle(&self, authorized: Authorized) -> Result<Approved, ApprovalError> {
-        if authorized.obligations().is_empty() {
-            return Ok(Approved { authorized });
+    pub fn settle(&self, planned: Planned) -> Result<Approved, ApprovalError> {
+        if planned.obligations().is_empty() {
+            return Ok(Approved { planned });
         }
-        Err(ApprovalError::Required { id: authorized.id, obligations: authorized.obligations().to_vec() })
+        Err(ApprovalError::Required { id: planned.id, obligations: planned.obligations().to_vec() })
     }
 }

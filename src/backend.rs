@@ -1,30 +1,25 @@
 //! Backends: where calls are carried out.
 //!
-//! A [`Plan`] is compiled once, when a tool is loaded; each call makes it an
-//! [`OutgoingRequest`], purely, and [`Backends::send`] carries that out inside
-//! the call's limits. What comes back is an [`Answer`] or a [`BackendError`],
-//! and neither prints what a backend wrote.
+//! [`Backends::carry_out`] sends a planned request inside the call's limits.
+//! What comes back is an [`Answer`] or a [`BackendError`], and neither prints
+//! what a backend wrote.
 
 #[cfg(test)]
 mod contract;
 mod error;
 mod executed;
 mod http;
-mod plan;
-mod request;
 mod response;
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::{credential::Lease, egress::Egress};
+use crate::{credential::Lease, egress::Egress, plan::OutgoingRequest};
 
 pub use error::BackendError;
 pub use executed::{ExecuteError, Executed, Route, Routes};
-pub use plan::{Plan, PlanError};
-pub use request::OutgoingRequest;
 
 /// All backends, behind the one way out.
 #[derive(Clone, Debug)]
@@ -73,24 +68,18 @@ impl Backends {
         Self { egress }
     }
 
-    /// Carries out one call, once: nothing is repeated and no redirect is followed.
+    /// Sends one request, once: nothing is repeated and no redirect is followed.
     ///
     /// # Errors
-    /// When the arguments make no request, or no usable answer came inside the
-    /// limits. [`BackendError::effect_possible`] tells whether something may
+    /// When no usable answer came inside the limits. [`BackendError::effect_possible`] tells whether something may
     /// have happened all the same.
-    pub async fn send(
+    pub async fn carry_out(
         &self,
-        plan: &Plan,
-        arguments: &Map<String, Value>,
+        request: &OutgoingRequest,
         lease: Option<&Lease>,
         limits: CallLimits,
         cancel: &CancellationToken,
     ) -> Result<Answer, BackendError> {
-        let request = plan.request(arguments)?;
-        if let Some(lease) = lease {
-            plan.refuse_clash(lease)?;
-        }
         if cancel.is_cancelled() {
             return Err(BackendError::Cancelled { sent: false });
         }

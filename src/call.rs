@@ -250,6 +250,8 @@ pub enum Stage {
     Schema,
     /// May this caller do this?
     Policy,
+    /// What exactly would be sent?
+    Plan,
     /// Has a person agreed?
     Approval,
     /// Is it on record?
@@ -272,6 +274,7 @@ impl Stage {
             Self::Limits => "limits",
             Self::Schema => "schema",
             Self::Policy => "policy",
+            Self::Plan => "plan",
             Self::Approval => "approval",
             Self::Audit => "audit",
             Self::Backend => "backend",

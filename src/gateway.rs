@@ -117,7 +117,8 @@ impl Gateway {
         let metered = trail.note(self.limits.spend(admitted))?;
         let validated = trail.note(rules.schemas.validate(metered))?;
         let authorized = trail.note(rules.policies.authorize(validated))?;
-        let approved = trail.note(self.approvals.settle(authorized))?;
+        let planned = trail.note(rules.plans.plan(authorized))?;
+        let approved = trail.note(self.approvals.settle(planned))?;
         let committed = self.audit.commit(approved, trail).await;
         let committed = trail.note(committed)?;
         #[cfg(test)]
@@ -235,7 +236,8 @@ pub fn rehearse(
     let metered = trail.note(limits.spend(admitted))?;
     let validated = trail.note(rules.schemas.validate(metered))?;
     let authorized = trail.note(rules.policies.authorize(validated))?;
-    trail.note(Approvals::default().settle(authorized))?;
+    let planned = trail.note(rules.plans.plan(authorized))?;
+    trail.note(Approvals::default().settle(planned))?;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ pub mod catalog;
 pub mod limits;
 pub mod schema;
 pub mod policy;
+pub mod plan;
 pub mod approval;
 pub mod audit;
 pub mod credential;

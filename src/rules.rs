@@ -14,7 +14,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use crate::{
-    backend::{CallLimits, Plan, Route, Routes},
+    backend::{CallLimits, Route, Routes},
     catalog::{Catalog, Tool, definition_digest, labels_of},
     credential::{CredentialError, Credentials},
     identity::Clients,
@@ -23,6 +23,7 @@ use crate::{
         Severity, Source, ToolManifest, ToolName, Unlisted, join_pointer, read_value,
     },
     output::{Checked, OutputRule, OutputRules, Shape},
+    plan::{Plan, Plans},
     policy::{Inputs, Policies, ToolFacts},
     schema::{BadSchema, Schemas, compile},
 };
@@ -59,6 +60,8 @@ pub struct Rules {
     pub schemas: Schemas,
     /// The policies.
     pub policies: Policies,
+    /// How calls become requests.
+    pub plans: Plans,
     /// How tools reach their backends.
     pub routes: Routes,
     /// What may leave.
@@ -94,12 +97,13 @@ impl Rules {
         let (credentials, found) = read_credentials(files, base, secrets);
         problems.extend(found);
 
-        let (mut schemas, mut output, mut routes) =
-            (Schemas::default(), OutputRules::default(), HashMap::new());
+        let (mut schemas, mut output) = (Schemas::default(), OutputRules::default());
+        let (mut plans, mut routes) = (Plans::default(), HashMap::new());
         let mut tools = Vec::new();
-        for Compiled { tool, input, rule, route } in compiled {
+        for Compiled { tool, input, rule, plan, route } in compiled {
             schemas.insert(tool.name().clone(), input);
             output.insert(tool.name().clone(), rule);
+            plans.insert(tool.name().clone(), plan);
             routes.insert(tool.name().clone(), route);
             tools.push(tool);
         }
@@ -117,6 +121,7 @@ impl Rules {
             catalog,
             schemas,
             policies,
+            plans,
             routes: Routes::new(routes, credentials),
             output,
         });
@@ -134,6 +139,7 @@ struct Compiled {
     tool: Tool,
     input: Arc<jsonschema::Validator>,
     rule: OutputRule,
+    plan: Plan,
     route: Route,
 }
 
@@ -152,10 +158,11 @@ fn compile_tools(files: &Files, problems: &mut Vec<Problem>) -> Vec<Compiled> {
         let tool = accept(files, source, manifest, problems);
         let input = compile_schema(source, "/input", &manifest.input, problems);
         let rule = output_rule(source, manifest, &tool, problems);
-        let route = route(files, source, manifest, problems);
+        let (plan, route) = route(files, source, manifest, problems).unzip();
         let failed = problems.iter().skip(before).any(|problem| problem.severity == Severity::Error);
-        if let (Some(input), Some(rule), Some(route), false) = (input, rule, route, failed) {
-            compiled.push(Compiled { tool, input, rule, route });
+        if let (Some(input), Some(rule), Some(plan), Some(route), false) = (input, rule, plan, route, failed)
+        {
+            compiled.push(Compiled { tool, input, rule, plan, route });
         }
     }
     compiled
@@ -235,23 +242,23 @@ fn route(
     source: &Source,
     manifest: &ToolManifest,
     problems: &mut Vec<Problem>,
-) -> Option<Route> {
+) -> Option<(Plan, Route)> {
     let BackendSpec::Http(http) = &manifest.backend;
     let service = files.server.1.services.get(&http.service)?; // a missing one is a problem of its own
-    match Plan::compile(http, &service.url) {
-        Ok(plan) => Some(Route {
-            plan,
-            limits: CallLimits {
-                timeout: manifest.limits.timeout.unwrap_or(service.timeout).min(service.timeout).duration(),
-                response_bytes_max: manifest
-                    .limits
-                    .response
-                    .unwrap_or(service.response)
-                    .min(service.response)
-                    .bytes(),
-            },
-            credential: manifest.credential.clone(),
-        }),
+    let limits = CallLimits {
+        timeout: manifest.limits.timeout.unwrap_or(service.timeout).min(service.timeout).duration(),
+        response_bytes_max: manifest
+            .limits
+            .response
+            .unwrap_or(service.response)
+            .min(service.response)
+            .bytes(),
+    };
+    match Plan::compile(http, &service.url, &manifest.input) {
+        Ok(plan) => {
+            lint::clash(files, source, manifest, &plan, problems);
+            Some((plan, Route { limits, credential: manifest.credential.clone() }))
+        }
         Err(errors) => {
             problems.extend(errors.into_iter().map(|error| {
                 Problem::error(source, Place::below("/backend/http", error.key()), error.to_string())

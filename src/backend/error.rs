@@ -2,28 +2,12 @@
 
 use std::time::Duration;
 
-use crate::manifest::CredentialName;
-
 /// Why a backend gave no usable answer.
 ///
 /// `Display` is for the log and the record: facts of our own, never what the
 /// backend wrote, a URL, a secret, or the HTTP client's text.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BackendError {
-    /// An argument cannot take its place in the request.
-    #[error("{} {reason}", subject(pointer))]
-    Argument {
-        /// The argument's JSON pointer (RFC 6901); empty where it is all of them together.
-        pointer: String,
-        /// What is wrong with it, as the end of a sentence.
-        reason: &'static str,
-    },
-    /// The credential would share a parameter or a header with an argument.
-    #[error("credential `{credential}` has the place of an argument")]
-    Clash {
-        /// The credential.
-        credential: CredentialName,
-    },
     /// No connection: resolving, connecting or the TLS handshake failed.
     #[error("cannot connect to the backend")]
     Unreachable,
@@ -70,16 +54,12 @@ pub enum BackendError {
     Encoded,
 }
 
-fn subject(pointer: &str) -> String {
-    if pointer.is_empty() { "an argument".to_owned() } else { format!("argument `{pointer}`") }
-}
-
 impl BackendError {
     /// Whether the request may have reached the backend.
     #[must_use]
     pub const fn sent(&self) -> bool {
         match self {
-            Self::Argument { .. } | Self::Clash { .. } | Self::Unreachable => false,
+            Self::Unreachable => false,
             Self::TimedOut { sent, .. } | Self::Cancelled { sent } => *sent,
             Self::Interrupted
             | Self::TooLarge { .. }
@@ -106,8 +86,6 @@ impl BackendError {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Argument { .. } => "argument_unsendable",
-            Self::Clash { .. } => "credential_clash",
             Self::Unreachable => "backend_unreachable",
             Self::TimedOut { .. } => "backend_timed_out",
             Self::Cancelled { .. } => "cancelled",
@@ -124,14 +102,11 @@ impl BackendError {
     #[must_use]
     pub fn public_message(&self) -> String {
         match self {
-            // The agent wrote the argument, and can mend it.
-            Self::Argument { .. } => self.to_string(),
             Self::TimedOut { after, .. } => format!("timed out after {after:?}"),
             Self::Cancelled { .. } => "cancelled".to_owned(),
             Self::Status { code } => format!("backend answered {code}"),
             Self::TooLarge { limit } => format!("backend failed: its answer is larger than {limit} bytes"),
-            Self::Clash { .. }
-            | Self::Unreachable
+            Self::Unreachable
             | Self::Interrupted
             | Self::Redirected { .. }
             | Self::NotJson
@@ -149,7 +124,6 @@ mod tests {
     #[test]
     fn the_agent_is_told_little() {
         let messages = [
-            BackendError::Argument { pointer: "/order_id".to_owned(), reason: "is empty" },
             BackendError::Unreachable,
             BackendError::TimedOut { after: AFTER, sent: true },
             BackendError::Status { code: 404 },
@@ -159,7 +133,6 @@ mod tests {
         ]
         .map(|error| error.public_message());
         insta::assert_snapshot!(messages.join("\n"), @r"
-        argument `/order_id` is empty
         backend failed
         timed out after 5s
         backend answered 404
@@ -183,7 +156,6 @@ mod tests {
         ];
         assert!(possible.iter().all(BackendError::effect_possible));
         let impossible = [
-            BackendError::Argument { pointer: String::new(), reason: "" },
             BackendError::Unreachable,
             BackendError::TimedOut { after: AFTER, sent: false },
             BackendError::Cancelled { sent: false },

@@ -1,10 +1,10 @@
 //! The door of the backend stage.
 
-use std::{collections::HashMap, net::SocketAddr, ops::Deref, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, ops::Deref};
 
 use serde_json::Value;
 
-use super::{Answer, BackendError, Backends, CallLimits, Plan};
+use super::{Answer, BackendError, Backends, CallLimits};
 use crate::{
     audit::Committed,
     call::{AnswerFacts, Facts, Outcome, Passed, Refusal, Stage},
@@ -104,9 +104,6 @@ impl Refusal for ExecuteError {
     }
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Backend { source: BackendError::Argument { .. } | BackendError::Clash { .. }, .. } => {
-                Outcome::Denied
-            }
             // A read that may have happened has changed nothing.
             Self::Backend { source, effects, .. }
                 if *effects != Effects::Read && source.effect_possible() =>
@@ -140,8 +137,6 @@ pub struct Routes {
 /// How one tool reaches its backend.
 #[derive(Debug)]
 pub struct Route {
-    /// The request, compiled.
-    pub plan: Plan,
     /// Bounds on each call.
     pub limits: CallLimits,
     /// The credential that goes along.
@@ -153,12 +148,6 @@ impl Routes {
     #[must_use]
     pub fn new(tools: HashMap<ToolName, Route>, credentials: Credentials) -> Self {
         Self { tools, credentials }
-    }
-
-    /// The longest that any call may take.
-    #[must_use]
-    pub fn timeout_max(&self) -> Duration {
-        self.tools.values().map(|route| route.limits.timeout).max().unwrap_or_default()
     }
 }
 
@@ -176,8 +165,7 @@ impl Backends {
             Some(credential) => Some(routes.credentials.lease(name, service, credential)?),
             None => None,
         };
-        let arguments = committed.arguments().as_map();
-        match self.send(&route.plan, arguments, lease.as_ref(), route.limits, &committed.cancel).await {
+        match self.carry_out(committed.request(), lease.as_ref(), route.limits, &committed.cancel).await {
             Ok(answer) => Ok(Executed { committed, answer, credential }),
             Err(source) => Err(ExecuteError::Backend {
                 service: service.clone(),

@@ -1,23 +1,20 @@
 //! The HTTP backend: one request, one answer.
 
-use reqwest::Request;
-
-use super::{Answer, BackendError, CallLimits, OutgoingRequest, response};
+use super::{Answer, BackendError, CallLimits, response};
 use crate::{
     credential::Lease,
     egress::{CONNECT_TIMEOUT, Egress},
+    plan::OutgoingRequest,
 };
 
 /// Sends a request and reads its answer. Whoever calls keeps the time.
 pub(super) async fn exchange(
     egress: &Egress,
-    outgoing: OutgoingRequest,
+    outgoing: &OutgoingRequest,
     lease: Option<&Lease>,
     limits: CallLimits,
 ) -> Result<Answer, BackendError> {
-    let mut request = Request::new(outgoing.method, outgoing.url);
-    *request.headers_mut() = outgoing.headers;
-    *request.body_mut() = outgoing.body.map(Into::into);
+    let mut request = outgoing.to_request();
     if let Some(lease) = lease {
         lease.apply(&mut request);
     }

@@ -13,7 +13,7 @@ use crate::{
     call::{Call, CallId, CallKind, Origin, PolicyFact, Proof, Refusal as _, Trail, Transport},
     gateway::{CallError, rehearse},
     manifest::{Case, ClientName, Denial, DenyStage, Expectation, GroupName, Label},
-    policy::{Decision, Question, RequestFacts, RunFacts},
+    policy::{Question, RequestFacts, RunFacts},
     release::Project,
     rules::{Rules, Secrets},
 };
@@ -164,11 +164,12 @@ fn judge(
 }
 
 fn got(error: &CallError, policies: Vec<PolicyFact>) -> Got {
-    use crate::{approval::ApprovalError, catalog::AdmitError, schema::SchemaError};
+    use crate::{approval::ApprovalError, catalog::AdmitError, plan::Unsendable, schema::SchemaError};
     match error {
         CallError::Admit(AdmitError::MissingScope { .. }) => Got::Deny(DenyStage::Scope, None, policies),
         CallError::Admit(_) => Got::Deny(DenyStage::Tool, None, policies),
-        CallError::Schema(SchemaError::Mismatch { at, .. }) => {
+        CallError::Schema(SchemaError::Mismatch { at, .. })
+        | CallError::Plan(Unsendable::Argument { pointer: at, .. }) => {
             Got::Deny(DenyStage::Arguments, Some(at.clone()), policies)
         }
         CallError::Policy(_) => Got::Deny(DenyStage::Policy, None, policies),
@@ -192,12 +193,9 @@ fn release_verdict(rules: &Rules, case: &Case, label: &Label) -> Got {
     let request =
         RequestFacts { transport: "cli", source: None, time: Timestamp::now(), authentication: "rehearsed" };
     let question = Question { client: &case.client, user: None, run: &run, request: &request };
-    match rules.policies.release(&question, label).as_ref().map(Decision::is_allow) {
-        Ok(true) => Got::Allow,
-        Ok(false) => {
-            let policies = rules.policies.release(&question, label).map(|decision| decision.facts().policies);
-            Got::Deny(DenyStage::Policy, None, policies.unwrap_or_default())
-        }
+    match rules.policies.release(&question, label) {
+        Ok(decision) if decision.is_allow() => Got::Allow,
+        Ok(decision) => Got::Deny(DenyStage::Policy, None, decision.facts().policies),
         Err(error) => Got::Other(error.to_string()),
     }
 }

@@ -54,23 +54,6 @@ impl Lease {
             request.headers_mut().insert(name, value);
         }
     }
-
-    /// The header field that the credential sets.
-    pub(crate) fn header(&self) -> Option<&HeaderName> {
-        match &self.presentation.place {
-            Place::Bearer | Place::Basic { .. } => Some(&AUTHORIZATION),
-            Place::Header { name } => Some(name),
-            Place::Query { .. } => None,
-        }
-    }
-
-    /// The query parameter that the credential sets.
-    pub(crate) fn query_parameter(&self) -> Option<&str> {
-        match &self.presentation.place {
-            Place::Query { name } => Some(name),
-            Place::Bearer | Place::Basic { .. } | Place::Header { .. } => None,
-        }
-    }
 }
 
 impl fmt::Debug for Lease {

@@ -9,6 +9,7 @@ use crate::{
     identity::IdentityError,
     limits::LimitError,
     output::OutputError,
+    plan::Unsendable,
     policy::AuthorizeError,
     runs::RunsError,
     schema::SchemaError,
@@ -32,6 +33,9 @@ pub enum CallError {
     /// Policy does not permit it.
     #[error(transparent)]
     Policy(#[from] AuthorizeError),
+    /// The arguments make no request.
+    #[error(transparent)]
+    Plan(#[from] Unsendable),
     /// A person has to agree.
     #[error(transparent)]
     Approval(#[from] ApprovalError),
@@ -64,6 +68,7 @@ impl CallError {
             Self::Limit(refusal) => Some(refusal),
             Self::Schema(refusal) => Some(refusal),
             Self::Policy(refusal) => Some(refusal),
+            Self::Plan(refusal) => Some(refusal),
             Self::Approval(refusal) => Some(refusal),
             Self::Audit(refusal) => Some(refusal),
             Self::Execute(refusal) => Some(refusal),

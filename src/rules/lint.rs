@@ -12,6 +12,7 @@ use crate::{
         BackendSpec, Deliberate, Effects, HttpBackend, Label, Place, Problem, Source, ToolManifest, Undo,
         join_pointer,
     },
+    plan::Plan,
 };
 
 /// What is wrong with one manifest by itself.
@@ -255,6 +256,25 @@ fn credential(files: &Files, source: &Source, manifest: &ToolManifest, problems:
             problems.push(Problem::error(source, place, message));
         }
         Some(_) => {}
+    }
+}
+
+/// An argument and the credential of a tool that would set the same header or parameter.
+pub(super) fn clash(
+    files: &Files,
+    source: &Source,
+    manifest: &ToolManifest,
+    plan: &Plan,
+    problems: &mut Vec<Problem>,
+) {
+    let credential = manifest.credential.as_ref();
+    let Some((name, spec)) = credential.and_then(|name| files.server.1.credentials.get_key_value(name))
+    else {
+        return; // a missing one is a problem of its own
+    };
+    if let Some(place) = plan.clash(&spec.kind) {
+        let message = format!("`{place}` is set by the credential `{name}`, and by an argument too");
+        problems.push(Problem::error(source, Place::Pointer("/backend/http".into()), message));
     }
 }
 

@@ -68,8 +68,9 @@ fn denials() -> Vec<Denial> {
         denial("wipe", id(), "policy", "not_permitted"),
         denial("sum", pay(i64::MAX), "policy", "policy_undecided"),
         Denial { outcome: "pending", ..denial("pay", pay(51), "approval", "approval_required") },
-        denial("get", json!({ "id": ".." }), "backend", "argument_unsendable"),
-        denial("get", json!({ "id": "a/b" }), "backend", "argument_unsendable"),
+        denial("get", json!({ "id": ".." }), "plan", "argument_unsendable"),
+        denial("get", json!({ "id": "a/b" }), "plan", "argument_unsendable"),
+        denial("pay", json!({ "id": "..", "amount": 1 }), "plan", "argument_unsendable"),
     ]
 }
 

@@ -5,21 +5,17 @@
 //! is checked whole, and a body is a value that is serialized.
 
 use ::http::{HeaderMap, HeaderName, Method};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Request;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::BackendError;
-use crate::{
-    egress::field_value,
-    manifest::{Segment, join_pointer},
-};
+use super::{Unsendable, http::Segment};
+use crate::{egress::field_value, manifest::join_pointer};
 
 /// What is encoded in a segment: all but `unreserved` (RFC 3986 §2.3).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// How often a value is decoded in search of `..`: proxies and servers each may.
-const DECODINGS: usize = 3;
 
 /// A request that is ready but for its credential.
 #[derive(Clone, Debug)]
@@ -27,7 +23,7 @@ pub struct OutgoingRequest {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
-    pub(super) body: Option<Vec<u8>>,
+    pub(super) body: Option<Bytes>,
 }
 
 impl OutgoingRequest {
@@ -54,6 +50,14 @@ impl OutgoingRequest {
     pub fn body(&self) -> Option<&[u8]> {
         self.body.as_deref()
     }
+
+    /// The request, as the HTTP client takes it.
+    pub(crate) fn to_request(&self) -> Request {
+        let mut request = Request::new(self.method.clone(), self.url.clone());
+        request.headers_mut().clone_from(&self.headers);
+        *request.body_mut() = self.body.clone().map(Into::into);
+        request
+    }
 }
 
 /// The path: the base's, and below it one segment for each of the template's.
@@ -61,7 +65,7 @@ pub(super) fn path(
     base: &str,
     template: &[Segment],
     arguments: &Map<String, Value>,
-) -> Result<String, BackendError> {
+) -> Result<String, Unsendable> {
     let mut path = base.strip_suffix('/').unwrap_or(base).to_owned();
     if template.is_empty() {
         path.push('/');
@@ -70,51 +74,10 @@ pub(super) fn path(
         path.push('/');
         match segment {
             Segment::Fixed(text) => path.push_str(text),
-            Segment::Slot(argument) => path.extend(utf8_percent_encode(&slot(argument, arguments)?, ENCODED)),
+            Segment::Slot(slot) => path.extend(utf8_percent_encode(&slot.text(arguments)?, ENCODED)),
         }
     }
     Ok(path)
-}
-
-/// The text of a slot: one segment, and nothing that any server could take for more.
-fn slot(argument: &str, arguments: &Map<String, Value>) -> Result<String, BackendError> {
-    let refuse = |reason| Err(refusal(argument, reason));
-    let text = match arguments.get(argument) {
-        None => return refuse("is missing, and the path needs it"),
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Bool(truth)) => truth.to_string(),
-        Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
-        Some(_) => {
-            return refuse("is neither a text, a whole number nor a truth value, and the path needs one");
-        }
-    };
-    if text.trim_matches(' ').is_empty() {
-        return refuse("is empty, and the path needs it");
-    }
-    if climbs(&text) {
-        return refuse("is a `.` or `..` segment");
-    }
-    if text.contains(['/', '\\', '?', '#', '%', ';']) {
-        return refuse(r"holds one of `/ \ ? # % ;`, which a path segment may not");
-    }
-    if !text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        return refuse("holds other than printable ASCII, which a path segment may not");
-    }
-    Ok(text)
-}
-
-/// Whether a text is a dot segment (RFC 3986 §3.3), as it stands or encoded up
-/// to three times. Spaces around it do not count, since some servers drop them.
-fn climbs(text: &str) -> bool {
-    let mut bytes = text.as_bytes().to_vec();
-    for _ in 0..=DECODINGS {
-        if matches!(bytes.trim_ascii(), b"." | b"..") {
-            return true;
-        }
-        let decoded = String::from_utf8_lossy(&bytes).into_owned();
-        bytes = percent_decode_str(&decoded).collect();
-    }
-    false
 }
 
 /// Adds the query: the parameters whose arguments are present, form-encoded.
@@ -122,14 +85,14 @@ pub(super) fn query(
     url: &mut Url,
     binding: &[(String, String)],
     arguments: &Map<String, Value>,
-) -> Result<(), BackendError> {
+) -> Result<(), Unsendable> {
     let mut pairs = Vec::new();
     for (name, argument) in binding {
         match arguments.get(argument) {
             None | Some(Value::Null) => {}
             Some(Value::Array(items)) => {
                 for (index, item) in items.iter().enumerate() {
-                    let text = scalar(item).ok_or_else(|| BackendError::Argument {
+                    let text = scalar(item).ok_or_else(|| Unsendable::Argument {
                         pointer: join_pointer(&join_pointer("", argument), &index.to_string()),
                         reason: "is not a text, a number or a truth value, and a query parameter needs one",
                     })?;
@@ -153,7 +116,7 @@ pub(super) fn headers(
     headers: &mut HeaderMap,
     binding: &[(HeaderName, String)],
     arguments: &Map<String, Value>,
-) -> Result<(), BackendError> {
+) -> Result<(), Unsendable> {
     for (name, argument) in binding {
         let text = match arguments.get(argument) {
             None | Some(Value::Null) => continue,
@@ -170,12 +133,12 @@ pub(super) fn headers(
 }
 
 /// The body: an object of the arguments that are present, `null` among them.
-pub(super) fn body(binding: &[(String, String)], arguments: &Map<String, Value>) -> Vec<u8> {
+pub(super) fn body(binding: &[(String, String)], arguments: &Map<String, Value>) -> Bytes {
     let members = binding
         .iter()
         .filter_map(|(name, argument)| Some((name.clone(), arguments.get(argument)?.clone())))
         .collect();
-    Value::Object(members).to_string().into_bytes()
+    Value::Object(members).to_string().into()
 }
 
 fn scalar(value: &Value) -> Option<String> {
@@ -188,25 +151,26 @@ fn scalar(value: &Value) -> Option<String> {
 }
 
 /// Says what is wrong with one argument, or, where none is named, with all together.
-pub(super) fn refusal(argument: &str, reason: &'static str) -> BackendError {
+pub(super) fn refusal(argument: &str, reason: &'static str) -> Unsendable {
     let pointer = if argument.is_empty() { String::new() } else { join_pointer("", argument) };
-    BackendError::Argument { pointer, reason }
+    Unsendable::Argument { pointer, reason }
 }
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::percent_decode_str;
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
     use crate::{
-        backend::Plan,
         manifest::{BaseUrl, HttpBackend},
+        plan::Plan,
     };
 
     fn plan(base: &str, backend: Value) -> Plan {
         let backend: HttpBackend = serde_json::from_value(backend).unwrap();
-        Plan::compile(&backend, &BaseUrl::parse(base).unwrap()).unwrap()
+        Plan::compile(&backend, &BaseUrl::parse(base).unwrap(), &Map::new()).unwrap()
     }
 
     fn everything(base: &str) -> Plan {
@@ -221,11 +185,11 @@ mod tests {
         )
     }
 
-    fn request(arguments: Value) -> Result<OutgoingRequest, BackendError> {
+    fn request(arguments: Value) -> Result<OutgoingRequest, Unsendable> {
         everything("https://api.example.com/base/").request(arguments.as_object().unwrap())
     }
 
-    fn with(name: &str, value: Value) -> Result<OutgoingRequest, BackendError> {
+    fn with(name: &str, value: Value) -> Result<OutgoingRequest, Unsendable> {
         let mut arguments = json!({ "id": "ord_1", "line": 1 });
         arguments.as_object_mut().unwrap().insert(name.to_owned(), value);
         request(arguments)
@@ -290,10 +254,9 @@ mod tests {
         {
             let refusal = with("id", json!(text)).unwrap_err();
             assert!(
-                matches!(&refusal, BackendError::Argument { pointer, .. } if pointer == "/id"),
+                matches!(&refusal, Unsendable::Argument { pointer, .. } if pointer == "/id"),
                 "{text}: {refusal}"
             );
-            assert!(!refusal.sent());
         }
         for text in [".", "%2e%2E", "%252e%252e", "%25252e%25252e"] {
             insta::allow_duplicates! {
@@ -315,13 +278,58 @@ mod tests {
                 );
             }
         }
-        for text in ["a\tb", "a\nb", "a\r\nb", "a\0", "é", "\u{ff0e}\u{ff0e}", "\u{7f}", "\u{202e}"] {
+        for text in ["a\tb", "a\nb", "a\r\nb", "a\0", "\u{7f}", "\u{9b}31m"] {
             insta::allow_duplicates! {
                 insta::assert_snapshot!(
                     with("id", json!(text)).unwrap_err(),
-                    @"argument `/id` holds other than printable ASCII, which a path segment may not"
+                    @"argument `/id` holds a control character, which a path segment may not"
                 );
             }
+        }
+        for text in ["é", "\u{ff0e}\u{ff0e}", "\u{202e}"] {
+            insta::allow_duplicates! {
+                insta::assert_snapshot!(
+                    with("id", json!(text)).unwrap_err(),
+                    @"argument `/id` holds other than ASCII, which the schema does not declare for this path segment"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_holds_other_than_ascii_only_where_its_schema_says_so() {
+        let backend = json!({ "service": "orders", "method": "GET", "path": "/cities/{id}" });
+        let backend: HttpBackend = serde_json::from_value(backend).unwrap();
+        let base = BaseUrl::parse("http://example.com").unwrap();
+        let request = |schema: Value, text: &str| {
+            let input = json!({ "properties": { "id": schema } });
+            let plan = Plan::compile(&backend, &base, input.as_object().unwrap()).unwrap();
+            plan.request(json!({ "id": text }).as_object().unwrap()).map(|request| request.url().to_string())
+        };
+        let declared =
+            [json!({ "x-non-ascii": true }), json!({ "enum": ["Köln", "Bonn"] }), json!({ "const": "Köln" })];
+        for schema in declared {
+            assert_eq!(request(schema, "Köln").unwrap(), "http://example.com/cities/K%C3%B6ln");
+        }
+        for schema in [
+            json!({ "type": "string" }),
+            json!({ "enum": ["Bonn"] }),
+            json!({ "x-non-ascii": false, "enum": ["Köln"] }),
+        ] {
+            request(schema, "Köln").unwrap_err();
+        }
+        // What a server makes of it that normalises to NFKC is judged too.
+        for text in [
+            "\u{ff0e}\u{ff0e}",
+            "\u{2025}",
+            "a\u{ff0f}b",
+            "\u{ff05}2e",
+            "a\u{fe54}b",
+            "\u{3000}",
+            "\u{2024}",
+            "é\u{85}",
+        ] {
+            request(json!({ "x-non-ascii": true }), text).unwrap_err();
         }
     }
 

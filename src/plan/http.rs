@@ -6,11 +6,10 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{BackendError, OutgoingRequest, request};
+use super::{OutgoingRequest, Unsendable, request, slot::Slot};
 use crate::{
-    credential::Lease,
     egress::is_reserved,
-    manifest::{BaseUrl, Binding, HttpBackend, HttpMethod, Segment},
+    manifest::{self, BaseUrl, Binding, CredentialKind, HttpBackend, HttpMethod},
 };
 
 /// How many bytes a URL may have: what every server should take (RFC 9110 §4.1).
@@ -25,6 +24,24 @@ pub struct Plan {
     query: Vec<(String, String)>,
     headers: Vec<(HeaderName, String)>,
     body: Option<Vec<(String, String)>>,
+}
+
+/// One segment of a path.
+#[derive(Clone, Debug)]
+pub(super) enum Segment {
+    /// Text that is sent as it stands.
+    Fixed(String),
+    /// An argument, which fills the whole segment.
+    Slot(Slot),
+}
+
+impl Segment {
+    fn new(segment: &manifest::Segment, input: &Map<String, Value>) -> Self {
+        match segment {
+            manifest::Segment::Fixed(text) => Self::Fixed(text.clone()),
+            manifest::Segment::Slot(argument) => Self::Slot(Slot::new(argument, input)),
+        }
+    }
 }
 
 /// Why a backend's description makes no plan.
@@ -77,16 +94,20 @@ impl PlanError {
 }
 
 impl Plan {
-    /// Checks how a tool's backend is described, once, at load.
+    /// Checks how a tool's backend is described, once, at load. The input schema says what a slot may hold.
     ///
     /// # Errors
     /// Everything that is wrong with the bindings.
-    pub fn compile(backend: &HttpBackend, base: &BaseUrl) -> Result<Self, Vec<PlanError>> {
+    pub fn compile(
+        backend: &HttpBackend,
+        base: &BaseUrl,
+        input: &Map<String, Value>,
+    ) -> Result<Self, Vec<PlanError>> {
         let mut errors = Vec::new();
         let plan = Self {
             method: method(backend.method),
             base: base.url().clone(),
-            path: backend.path.segments().to_vec(),
+            path: backend.path.segments().iter().map(|segment| Segment::new(segment, input)).collect(),
             query: named("query", &backend.query, &mut errors),
             headers: headers(&backend.headers, &mut errors),
             body: (!backend.body.is_empty()).then(|| named("body", &backend.body, &mut errors)),
@@ -101,8 +122,8 @@ impl Plan {
     /// except from the path, which needs all of its own.
     ///
     /// # Errors
-    /// [`BackendError::Argument`], when an argument cannot take its place.
-    pub fn request(&self, arguments: &Map<String, Value>) -> Result<OutgoingRequest, BackendError> {
+    /// [`Unsendable::Argument`], when an argument cannot take its place.
+    pub fn request(&self, arguments: &Map<String, Value>) -> Result<OutgoingRequest, Unsendable> {
         let url = self.url(arguments)?;
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
@@ -115,18 +136,24 @@ impl Plan {
         Ok(OutgoingRequest { method: self.method.clone(), url, headers, body })
     }
 
-    /// Refuses a credential that would share its place with an argument.
-    pub(super) fn refuse_clash(&self, lease: &Lease) -> Result<(), BackendError> {
-        let header = lease.header().is_some_and(|ours| self.headers.iter().any(|(name, _)| name == ours));
-        let query =
-            lease.query_parameter().is_some_and(|ours| self.query.iter().any(|(name, _)| name == ours));
-        if header || query {
-            return Err(BackendError::Clash { credential: lease.name().clone() });
+    /// The header or parameter that a credential and an argument would both set.
+    #[must_use]
+    pub fn clash(&self, credential: &CredentialKind) -> Option<&str> {
+        match credential {
+            // No argument sets `Authorization`.
+            CredentialKind::Bearer { .. } | CredentialKind::Basic { .. } => None,
+            CredentialKind::Header { name: theirs, .. } => {
+                let mut ours = self.headers.iter().map(|(name, _)| name.as_str());
+                ours.find(|name| name.eq_ignore_ascii_case(theirs))
+            }
+            CredentialKind::Query { name: theirs, .. } => {
+                let mut ours = self.query.iter().map(|(name, _)| name.as_str());
+                ours.find(|name| name == theirs)
+            }
         }
-        Ok(())
     }
 
-    fn url(&self, arguments: &Map<String, Value>) -> Result<Url, BackendError> {
+    fn url(&self, arguments: &Map<String, Value>) -> Result<Url, Unsendable> {
         let mut url = self.base.clone();
         let path = request::path(self.base.path(), &self.path, arguments)?;
         url.set_path(&path);
@@ -199,7 +226,7 @@ mod tests {
         let mut whole = json!({ "service": "orders", "method": "GET", "path": "/" });
         whole.as_object_mut().unwrap().extend(backend.as_object().unwrap().clone());
         let backend: HttpBackend = serde_json::from_value(whole).unwrap();
-        Plan::compile(&backend, &BaseUrl::parse("http://example.com").unwrap())
+        Plan::compile(&backend, &BaseUrl::parse("http://example.com").unwrap(), &Map::new())
     }
 
     #[test]
@@ -270,5 +297,18 @@ mod tests {
     fn a_member_of_the_body_is_given_once() {
         let errors = compile(json!({ "method": "POST", "body": ["a", "a"] })).unwrap_err();
         assert_eq!(errors, [PlanError::Twice { key: "body", name: "a".to_owned() }]);
+    }
+
+    #[test]
+    fn an_argument_does_not_share_a_place_with_a_credential() {
+        let plan = compile(json!({ "headers": { "X-Key": "a" }, "query": { "key": "b" } })).unwrap();
+        let clash = |kind: Value| plan.clash(&serde_json::from_value(kind).unwrap()).map(str::to_owned);
+        let header = |name: &str| json!({ "header": { "name": name, "secret": "env:S" } });
+        assert_eq!(clash(header("x-KEY")).as_deref(), Some("x-key"));
+        assert_eq!(clash(header("X-Other")), None);
+        let query = |name: &str| json!({ "query": { "name": name, "secret": "env:S" } });
+        assert_eq!(clash(query("key")).as_deref(), Some("key"));
+        assert_eq!(clash(query("Key")), None);
+        assert_eq!(clash(json!({ "bearer": { "secret": "env:S" } })), None);
     }
 }
