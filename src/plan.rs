@@ -10,6 +10,7 @@ mod http;
 mod naive;
 mod request;
 mod slot;
+mod urls;
 
 use std::{collections::HashMap, ops::Deref};
 
@@ -21,6 +22,7 @@ use crate::{
 
 pub use http::{Plan, PlanError};
 pub use request::OutgoingRequest;
+pub(crate) use urls::unsaid as urls_unsaid;
 
 /// A call whose request is ready but for its credential.
 #[derive(Debug)]

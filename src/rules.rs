@@ -260,9 +260,11 @@ fn route(
             Some((plan, Route { limits, credential: manifest.credential.clone() }))
         }
         Err(errors) => {
-            problems.extend(errors.into_iter().map(|error| {
-                Problem::error(source, Place::below("/backend/http", error.key()), error.to_string())
-            }));
+            problems.extend(
+                errors
+                    .into_iter()
+                    .map(|error| Problem::error(source, Place::Pointer(error.at()), error.to_string())),
+            );
             None
         }
     }

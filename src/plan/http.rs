@@ -6,7 +6,11 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{OutgoingRequest, Unsendable, request, slot::Slot};
+use super::{
+    OutgoingRequest, Unsendable, request,
+    slot::Slot,
+    urls::{Misplaced, UrlArguments},
+};
 use crate::{
     egress::is_reserved,
     manifest::{self, BaseUrl, Binding, CredentialKind, HttpBackend, HttpMethod},
@@ -24,6 +28,7 @@ pub struct Plan {
     query: Vec<(String, String)>,
     headers: Vec<(HeaderName, String)>,
     body: Option<Vec<(String, String)>>,
+    urls: UrlArguments,
 }
 
 /// One segment of a path.
@@ -79,16 +84,25 @@ pub enum PlanError {
         /// The name that occurs twice.
         name: String,
     },
+    /// A URL among the arguments that could not be judged.
+    #[error("{message}")]
+    Url {
+        /// The JSON pointer into the input schema.
+        at: String,
+        /// What is wrong.
+        message: &'static str,
+    },
 }
 
 impl PlanError {
-    /// The key of the backend that is wrong: `query`, `headers` or `body`.
+    /// Where the manifest is wrong, as a JSON pointer.
     #[must_use]
-    pub const fn key(&self) -> &'static str {
+    pub fn at(&self) -> String {
         match self {
-            Self::BodyNotAllowed { .. } => "body",
-            Self::NotAHeader { .. } | Self::ReservedHeader { .. } => "headers",
-            Self::Nameless { key } | Self::Twice { key, .. } => key,
+            Self::BodyNotAllowed { .. } => "/backend/http/body".to_owned(),
+            Self::NotAHeader { .. } | Self::ReservedHeader { .. } => "/backend/http/headers".to_owned(),
+            Self::Nameless { key } | Self::Twice { key, .. } => format!("/backend/http/{key}"),
+            Self::Url { at, .. } => format!("/input{at}"),
         }
     }
 }
@@ -111,6 +125,12 @@ impl Plan {
             query: named("query", &backend.query, &mut errors),
             headers: headers(&backend.headers, &mut errors),
             body: (!backend.body.is_empty()).then(|| named("body", &backend.body, &mut errors)),
+            urls: UrlArguments::find(input).unwrap_or_else(|misplaced| {
+                errors.extend(
+                    misplaced.into_iter().map(|Misplaced { at, message }| PlanError::Url { at, message }),
+                );
+                UrlArguments::default()
+            }),
         };
         if plan.body.is_some() && backend.method.is_safe() {
             errors.push(PlanError::BodyNotAllowed { method: backend.method.as_str() });
@@ -134,6 +154,11 @@ impl Plan {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         Ok(OutgoingRequest { method: self.method.clone(), url, headers, body })
+    }
+
+    /// The URLs among the arguments that the backend will fetch, each with its JSON pointer.
+    pub(super) fn urls<'a>(&self, arguments: &'a Map<String, Value>) -> Vec<(String, &'a str)> {
+        self.urls.of(arguments)
     }
 
     /// The header or parameter that a credential and an argument would both set.
@@ -258,7 +283,7 @@ mod tests {
         for name in names {
             let errors = compile(json!({ "headers": { name: "a" } })).unwrap_err();
             assert_eq!(errors, [PlanError::ReservedHeader { name: name.to_owned() }]);
-            assert_eq!(errors.first().unwrap().key(), "headers");
+            assert_eq!(errors.first().unwrap().at(), "/backend/http/headers");
         }
         assert!(compile(json!({ "headers": { "X-Tenant": "a", "If-Match": "b" } })).is_ok());
     }
@@ -271,14 +296,14 @@ mod tests {
             "body": { "m": "a" }
         }))
         .unwrap_err();
-        let lines: Vec<String> = errors.iter().map(|error| format!("{}: {error}", error.key())).collect();
+        let lines: Vec<String> = errors.iter().map(|error| format!("{}: {error}", error.at())).collect();
         insta::assert_snapshot!(lines.join("\n"), @r"
-        query: `a` is given twice in `query`
-        query: a name in `query` is empty
-        headers: `x-a` is given twice in `headers`
-        headers: header `Host` is set by the gate or by a credential, never by an argument
-        headers: `b c` is not a header name
-        body: a GET request carries no body: bind the arguments to the path or the query
+        /backend/http/query: `a` is given twice in `query`
+        /backend/http/query: a name in `query` is empty
+        /backend/http/headers: `x-a` is given twice in `headers`
+        /backend/http/headers: header `Host` is set by the gate or by a credential, never by an argument
+        /backend/http/headers: `b c` is not a header name
+        /backend/http/body: a GET request carries no body: bind the arguments to the path or the query
         ");
     }
 

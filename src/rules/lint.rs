@@ -12,7 +12,7 @@ use crate::{
         BackendSpec, Deliberate, Effects, HttpBackend, Label, Place, Problem, Source, ToolManifest, Undo,
         join_pointer,
     },
-    plan::Plan,
+    plan::{Plan, urls_unsaid},
 };
 
 /// What is wrong with one manifest by itself.
@@ -49,6 +49,12 @@ pub(super) fn manifest(source: &Source, manifest: &ToolManifest, problems: &mut 
         labels(source, "/output", &Value::Object(output.clone()), problems);
     }
     bindings(source, manifest, http, problems);
+    let mut urls = Vec::new();
+    urls_unsaid(&Value::Object(manifest.input.clone()), "/input", &mut urls);
+    for at in urls {
+        let problem = Problem::warning(source, Place::Pointer(at), "nobody judges where this URL leads");
+        problems.push(problem.help("say `x-egress: true` if the backend fetches it, or `x-egress: false`"));
+    }
 }
 
 /// Strings and arrays of an input without an upper bound.
