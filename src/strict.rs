@@ -28,6 +28,10 @@ mod number;
 mod scanner;
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
+mod naive;
+#[cfg(test)]
 mod tests;
 
 pub use message::{Id, Message, Refused, message};
