@@ -8,7 +8,7 @@ use icu_properties::{
     props::{
         BidiClass, BinaryProperty, CanonicalCombiningClass, Emoji, EmojiModifier, EnumeratedProperty,
         ExtendedPictographic, GeneralCategory, GeneralCategoryGroup, IndicSyllabicCategory, JoiningType,
-        LineBreak, Script,
+        LineBreak, Math, Script,
     },
 };
 
@@ -156,7 +156,7 @@ fn selects(base: char, selector: char, next: Option<char>) -> bool {
         '\u{FE0E}' | '\u{FE0F}' => has::<Emoji>(base),
         '\u{FE00}'..='\u{FE02}' => {
             is_ideograph(base)
-                || group(base, GeneralCategoryGroup::MathSymbol) && !base.is_ascii()
+                || has::<Math>(base) && !base.is_ascii()
                 || matches!(property::<Script>(base), Script::Myanmar | Script::PhagsPa | Script::Manichaean)
                 || matches!(
                     base,

@@ -92,7 +92,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("Korean", "나는 유리를 먹을 수 있어요. 그래도 아프지 않아요"),
     ("Korean, conjoining", "\u{1112}\u{1161}\u{11AB}\u{1100}\u{1173}\u{11AF}"),
     ("Egyptian", "𓂀𓆑\u{FE00}𓅓"),
-    ("mathematics", "∀x∈ℝ: ⌈x⌉ = −⌊−x⌋, ≨\u{FE00}, 𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𝒜𝓁𝓅𝒽𝒶 ẋ⃗"),
+    ("mathematics", "∀x∈ℝ: ⌈x⌉ = −⌊−x⌋, ≨\u{FE00}, 𝒜\u{FE01}, 𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𝒜𝓁𝓅𝒽𝒶 ẋ⃗"),
     ("braille and boxes", "⠎⠊⠛⠓⠞⠀ ┌─┐ ▓▒░ █"),
     ("combining marks in number", "Z̸̢͝a̵̛̬l̷̰͗g̶̳͌o̴̙̿"),
     ("music", "𝄞 𝅗𝅥 𝅘𝅥𝅮 ♭"),
