@@ -13,6 +13,7 @@
 )]
 
 pub mod strict;
+pub mod hygiene;
 pub mod manifest;
 pub mod call;
 pub mod egress;
