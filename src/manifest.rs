@@ -27,8 +27,8 @@ pub use server::{
     StdioListener,
 };
 pub use tool::{
-    BackendSpec, Binding, Deliberate, Effects, Example, HttpBackend, HttpMethod, Reach, ToolLimits,
-    ToolManifest, Undo, Yields,
+    BackendSpec, Binding, Deliberate, Effects, Example, HttpBackend, HttpMethod, Reach, TextRule, TextRules,
+    ToolLimits, ToolManifest, Undo, Yields,
 };
 pub use units::{ByteSize, Rate, TimeSpan, UnitError};
 pub use yaml::{position, read, read_value};

@@ -18,7 +18,8 @@ use serde_json::Value;
 use crate::{
     backend::Executed,
     call::{Facts, Outcome, Passed, PolicyFact, Refusal, Stage},
-    manifest::{Label, ToolName, Yields},
+    hygiene::{Collision, Findings, clean_value, inspect_value},
+    manifest::{Label, TextRule, ToolName, Yields},
     policy::{CallFacts, Policies, PolicyError, Question},
     schema::{Mismatch, first_mismatch},
 };
@@ -36,6 +37,7 @@ pub struct Released {
     labels: BTreeSet<Label>,
     removed: Vec<Removal>,
     dropped: usize,
+    hidden: Findings,
 }
 
 /// What leaves.
@@ -95,6 +97,7 @@ impl Passed for Released {
         facts.labels = self.labels.iter().map(ToString::to_string).collect();
         facts.removed = self.removed.iter().map(|removal| removal.label.to_string()).collect();
         facts.dropped = self.dropped;
+        facts.hidden.answer = self.hidden;
     }
 }
 
@@ -135,6 +138,17 @@ pub enum OutputError {
         /// Why.
         source: PolicyError,
     },
+    /// The answer holds characters that no reader sees, and the tool's manifest refuses them.
+    #[error("the text at `{at}` holds {findings}, which the tool's `text` refuses")]
+    Hidden {
+        /// The JSON pointer of the first text that does.
+        at: String,
+        /// What the answer holds.
+        findings: Findings,
+    },
+    /// Without hidden characters, two members of the answer have one name.
+    #[error(transparent)]
+    Collision(#[from] Collision),
     /// The tool has no output rules: it is not of this release.
     #[error("tool `{tool}` has no output rules")]
     NoRules {
@@ -153,6 +167,8 @@ impl Refusal for OutputError {
             Self::Hollow { .. } => "output_schema_after_removal",
             Self::Forbidden { .. } => "label_forbidden",
             Self::Policy { .. } => "release_undecided",
+            Self::Hidden { .. } => "hidden_text",
+            Self::Collision(_) => "hidden_text_collision",
             Self::NoRules { .. } => "no_output_rules",
         }
     }
@@ -205,12 +221,12 @@ impl OutputRules {
         if executed.tool().manifest().yields == Yields::Untrusted {
             labels.extend(Label::parse(UNTRUSTED));
         }
-        let answer = executed.take_body();
+        let mut answer = executed.take_body();
+        let hidden = reveal(executed.tool().manifest().text.answers, &mut answer)?;
         let Some(checked) = &rule.checked else {
             let content = Content::Unchecked(answer);
-            return Ok(Released { executed, content, labels, removed: Vec::new(), dropped: 0 });
+            return Ok(Released { executed, content, labels, removed: Vec::new(), dropped: 0, hidden });
         };
-        let mut answer = answer;
         let dropped = checked.shape.prune(&mut answer);
         if let Some(Mismatch { at, rule, .. }) = first_mismatch(&checked.schema, &answer) {
             return Err(OutputError::Mismatch { at, rule });
@@ -222,7 +238,18 @@ impl OutputRules {
         if !removed.is_empty() {
             remove(checked, &mut answer, &removed)?;
         }
-        Ok(Released { executed, content: Content::Structured(answer), labels, removed, dropped })
+        Ok(Released { executed, content: Content::Structured(answer), labels, removed, dropped, hidden })
+    }
+}
+
+/// Removes the characters that no reader sees, before anything is decided by what the answer says.
+fn reveal(rule: TextRule, answer: &mut Value) -> Result<Findings, OutputError> {
+    match rule {
+        TextRule::Remove => Ok(clean_value(answer)?),
+        TextRule::Refuse => match inspect_value(answer) {
+            Some((at, findings)) => Err(OutputError::Hidden { at, findings }),
+            None => Ok(Findings::default()),
+        },
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::hygiene::Findings;
+
 /// What is known of a call. Guards fill it in as the call passes them.
 ///
 /// Holds names and digests: never a secret, never an argument's or an answer's text.
@@ -37,6 +39,26 @@ pub struct Facts {
     /// How many fields of the answer its schema did not name, and were dropped.
     #[serde(skip_serializing_if = "is_zero")]
     pub dropped: usize,
+    /// Characters that no reader sees, which were removed.
+    #[serde(rename = "hygiene", skip_serializing_if = "HiddenFacts::is_empty")]
+    pub hidden: HiddenFacts,
+}
+
+/// Characters that no reader sees, counted where they were removed.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct HiddenFacts {
+    /// Of the arguments.
+    #[serde(skip_serializing_if = "Findings::is_clean")]
+    pub arguments: Findings,
+    /// Of the answer.
+    #[serde(skip_serializing_if = "Findings::is_clean")]
+    pub answer: Findings,
+}
+
+impl HiddenFacts {
+    const fn is_empty(&self) -> bool {
+        self.arguments.is_clean() && self.answer.is_clean()
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]

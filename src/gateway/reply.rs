@@ -7,6 +7,7 @@ use crate::{
     audit::AuditError,
     call::{CallId, Outcome, Refusal as _, Trail},
     catalog::AdmitError,
+    hygiene,
     output::{Content, Released, Removal},
 };
 
@@ -57,18 +58,18 @@ impl Reply {
     }
 
     pub(super) fn refused(trail: &Trail, error: Option<&CallError>) -> Self {
+        let message = error.map_or_else(|| "internal error".into(), CallError::public_message);
+        // A message may repeat a name that the caller made up.
+        let message = hygiene::clean(&message).0.into_owned();
         let body = match error {
-            Some(CallError::Admit(refusal)) => match refusal {
-                AdmitError::MissingScope { .. } => {
-                    Notice::Refused { code: refusal.code(), message: refusal.public_message() }
-                }
+            Some(CallError::Admit(
                 AdmitError::UnknownTool { .. }
                 | AdmitError::NotListed { .. }
                 | AdmitError::UnknownResource { .. }
-                | AdmitError::UnknownPrompt { .. } => Notice::Unknown(refusal.public_message()),
-            },
-            Some(error) => Notice::Refused { code: error.code(), message: error.public_message() },
-            None => Notice::Refused { code: "failed", message: "internal error".into() },
+                | AdmitError::UnknownPrompt { .. },
+            )) => Notice::Unknown(message),
+            Some(error) => Notice::Refused { code: error.code(), message },
+            None => Notice::Refused { code: "failed", message },
         };
         let outcome = error.map_or(Outcome::Failed, |error| error.outcome());
         Self { id: trail.id, outcome, body: Err(body) }

@@ -52,6 +52,9 @@ pub struct ToolManifest {
     /// Bounds on each call.
     #[serde(default)]
     pub limits: ToolLimits,
+    /// What becomes of text that is not what it seems.
+    #[serde(default)]
+    pub text: TextRules,
     /// The call that takes a call of this tool back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<Undo>,
@@ -277,6 +280,42 @@ pub struct ToolLimits {
     /// How often one client may call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
+}
+
+/// What becomes of text that holds tag characters, bidi controls, invisible characters, escape
+/// sequences or control characters.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TextRules {
+    /// Of a call's arguments.
+    #[serde(default = "refuse")]
+    pub arguments: TextRule,
+    /// Of the backend's answer.
+    #[serde(default = "remove")]
+    pub answers: TextRule,
+}
+
+impl Default for TextRules {
+    fn default() -> Self {
+        Self { arguments: refuse(), answers: remove() }
+    }
+}
+
+const fn refuse() -> TextRule {
+    TextRule::Refuse
+}
+const fn remove() -> TextRule {
+    TextRule::Remove
+}
+
+/// What becomes of such text.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextRule {
+    /// The call is denied, or the answer withheld.
+    Refuse,
+    /// The characters are removed, counted on record.
+    Remove,
 }
 
 /// The call that takes a call back: a new call through every guard.
