@@ -22,5 +22,6 @@ mod identity;
 mod names;
 mod logs;
 mod visibility;
+mod json_suite;
 mod module_order;
 mod naughty;
