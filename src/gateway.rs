@@ -58,6 +58,7 @@ use crate::{
     output::{Content, Released},
     rules::Rules,
     runs::{Run, Runs},
+    schema::Lane,
 };
 
 pub use error::CallError;
@@ -69,6 +70,7 @@ pub struct Gateway {
     rules: ArcSwap<Rules>,
     identities: Identities,
     limits: Limits,
+    lane: Lane,
     approvals: Approvals,
     audit: Audit,
     backends: Backends,
@@ -88,6 +90,7 @@ impl Gateway {
             rules: ArcSwap::from_pointee(rules),
             identities: Identities::new(Arc::clone(&runs)),
             limits,
+            lane: Lane::start(),
             approvals: Approvals::default(),
             audit,
             backends,
@@ -115,7 +118,7 @@ impl Gateway {
         let identified = trail.note(self.identities.identify(&rules.clients, call).await)?;
         let admitted = trail.note(rules.catalog.admit(identified))?;
         let metered = trail.note(self.limits.spend(admitted))?;
-        let validated = trail.note(rules.schemas.validate(metered))?;
+        let validated = trail.note(rules.schemas.validate(metered, &self.lane).await)?;
         let authorized = trail.note(rules.policies.authorize(validated))?;
         let planned = trail.note(rules.plans.plan(authorized))?;
         let approved = trail.note(self.approvals.settle(planned))?;
@@ -124,7 +127,7 @@ impl Gateway {
         #[cfg(test)]
         assert!(!self.fault.load(std::sync::atomic::Ordering::Relaxed), "planted");
         let executed = trail.note(self.backends.execute(&rules.routes, committed).await)?;
-        let released = trail.note(rules.output.release(&rules.policies, executed))?;
+        let released = trail.note(rules.output.release(&rules.policies, executed, &self.lane).await)?;
         self.absorb(&released).await?; // what was seen is remembered before it is answered
         Ok(released)
     }
@@ -234,7 +237,7 @@ pub fn rehearse(
     let identified = trail.note(identity::rehearse(&rules.clients, client, run, call))?;
     let admitted = trail.note(rules.catalog.admit(identified))?;
     let metered = trail.note(limits.spend(admitted))?;
-    let validated = trail.note(rules.schemas.validate(metered))?;
+    let validated = trail.note(rules.schemas.rehearse(metered))?;
     let authorized = trail.note(rules.policies.authorize(validated))?;
     let planned = trail.note(rules.plans.plan(authorized))?;
     trail.note(Approvals::default().settle(planned))?;

@@ -12,7 +12,6 @@ use std::{
     sync::Arc,
 };
 
-use jsonschema::Validator;
 use serde_json::Value;
 
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
     hygiene::{Collision, Findings, clean_value, inspect_value},
     manifest::{Label, TextRule, ToolName, Yields},
     policy::{CallFacts, Policies, PolicyError, Question},
-    schema::{Mismatch, first_mismatch},
+    schema::{CompiledSchema, Lane, Mismatch, Unchecked},
 };
 
 pub use shape::Shape;
@@ -124,6 +123,9 @@ pub enum OutputError {
         /// The keyword that failed.
         rule: String,
     },
+    /// Whether the answer fits could not be found out.
+    #[error("the answer was not validated: {0}")]
+    Unchecked(#[from] Unchecked),
     /// The whole answer carries a label that policy does not release.
     #[error("the whole answer is labelled `{label}`, which policy does not release")]
     Forbidden {
@@ -165,6 +167,9 @@ impl Refusal for OutputError {
         match self {
             Self::Mismatch { .. } => "output_schema",
             Self::Hollow { .. } => "output_schema_after_removal",
+            Self::Unchecked(Unchecked::TooCostly) => "output_too_costly",
+            Self::Unchecked(Unchecked::Busy) => "output_busy",
+            Self::Unchecked(Unchecked::Broken) => "output_broken",
             Self::Forbidden { .. } => "label_forbidden",
             Self::Policy { .. } => "release_undecided",
             Self::Hidden { .. } => "hidden_text",
@@ -197,9 +202,9 @@ pub struct OutputRule {
 #[derive(Debug)]
 pub struct Checked {
     /// The schema as its developer wrote it.
-    pub schema: Arc<Validator>,
+    pub schema: Arc<CompiledSchema>,
     /// The schema as clients see it, which requires no labelled field.
-    pub published: Arc<Validator>,
+    pub published: Arc<CompiledSchema>,
     /// Which fields it names, and their labels.
     pub shape: Shape,
 }
@@ -214,7 +219,12 @@ impl OutputRules {
     ///
     /// # Errors
     /// When nothing may.
-    pub fn release(&self, policies: &Policies, mut executed: Executed) -> Result<Released, OutputError> {
+    pub async fn release(
+        &self,
+        policies: &Policies,
+        mut executed: Executed,
+        lane: &Lane,
+    ) -> Result<Released, OutputError> {
         let name = executed.tool().name();
         let rule = self.tools.get(name).ok_or_else(|| OutputError::NoRules { tool: name.clone() })?;
         let mut labels = BTreeSet::new();
@@ -228,7 +238,8 @@ impl OutputRules {
             return Ok(Released { executed, content, labels, removed: Vec::new(), dropped: 0, hidden });
         };
         let dropped = checked.shape.prune(&mut answer);
-        if let Some(Mismatch { at, rule, .. }) = first_mismatch(&checked.schema, &answer) {
+        let (mut answer, mismatch) = lane.check(&checked.schema, answer, |answer| answer).await?;
+        if let Some(Mismatch { at, rule, .. }) = mismatch {
             return Err(OutputError::Mismatch { at, rule });
         }
         let facts = CallFacts::of(&executed);
@@ -236,7 +247,7 @@ impl OutputRules {
         let (released, removed) = ask(policies, &facts.question(), present)?;
         labels.extend(released);
         if !removed.is_empty() {
-            remove(checked, &mut answer, &removed)?;
+            answer = remove(checked, answer, &removed, lane).await?;
         }
         Ok(Released { executed, content: Content::Structured(answer), labels, removed, dropped, hidden })
     }
@@ -274,14 +285,19 @@ fn ask(
 }
 
 /// Removes the fields of forbidden labels; what is left has to fit what clients were told.
-fn remove(checked: &Checked, answer: &mut Value, removed: &[Removal]) -> Result<(), OutputError> {
+async fn remove(
+    checked: &Checked,
+    mut answer: Value,
+    removed: &[Removal],
+    lane: &Lane,
+) -> Result<Value, OutputError> {
     let labels: BTreeSet<&Label> = removed.iter().map(|removal| &removal.label).collect();
-    if let Err(label) = checked.shape.remove(answer, &labels) {
+    if let Err(label) = checked.shape.remove(&mut answer, &labels) {
         return Err(OutputError::Forbidden { label });
     }
-    match first_mismatch(&checked.published, answer) {
-        None => Ok(()),
-        Some(Mismatch { at, rule, .. }) => {
+    match lane.check(&checked.published, answer, |answer| answer).await? {
+        (answer, None) => Ok(answer),
+        (_, Some(Mismatch { at, rule, .. })) => {
             let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
             Err(OutputError::Hollow { labels, at, rule })
         }

@@ -25,7 +25,7 @@ use crate::{
     output::{Checked, OutputRule, OutputRules, Shape},
     plan::{Plan, Plans},
     policy::{Inputs, Policies, ToolFacts},
-    schema::{BadSchema, Schemas, compile},
+    schema::{BadSchema, CompiledSchema, Schemas, compile},
 };
 
 /// The files of a release, read and typed.
@@ -137,7 +137,7 @@ fn sort(problems: &mut [Problem]) {
 /// A tool with everything compiled that its manifest states.
 struct Compiled {
     tool: Tool,
-    input: Arc<jsonschema::Validator>,
+    input: Arc<CompiledSchema>,
     rule: OutputRule,
     plan: Plan,
     route: Route,
@@ -215,11 +215,14 @@ fn compile_schema(
     root: &str,
     schema: &Map<String, Value>,
     problems: &mut Vec<Problem>,
-) -> Option<Arc<jsonschema::Validator>> {
+) -> Option<Arc<CompiledSchema>> {
     match compile(schema) {
-        Ok(validator) => Some(Arc::new(validator)),
-        Err(BadSchema { at, message }) => {
-            problems.push(Problem::error(source, Place::Pointer(format!("{root}{at}")), message));
+        Ok(compiled) => Some(Arc::new(compiled)),
+        Err(bad) => {
+            for BadSchema { at, rule, message } in bad {
+                let place = Place::Pointer(format!("{root}{at}"));
+                problems.push(Problem::error(source, place, format!("{message} (rule `{rule}`)")));
+            }
             None
         }
     }

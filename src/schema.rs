@@ -1,7 +1,15 @@
 //! `Metered → Validated`: do the arguments fit the tool's JSON Schema?
 //!
 //! Schemas are JSON Schema 2020-12, compiled once at load, with a regex engine
-//! that runs in linear time. They cannot fetch a URL or read a file.
+//! that runs in linear time. They cannot fetch a URL or read a file. What a
+//! validation costs is bounded before it runs, since none can be stopped half-way.
+
+mod compiled;
+mod cost;
+mod graph;
+mod lane;
+mod lint;
+mod pattern;
 
 use std::{
     collections::HashMap,
@@ -9,19 +17,27 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use jsonschema::{Draft, PatternOptions, Validator, error::ValidationErrorKind};
 use serde_json::{Map, Value};
 
 use crate::{
     call::{Arguments, Facts, Passed, Refusal, Stage},
+    hygiene::{Collision, Findings, clean_value, inspect_value},
     limits::Metered,
-    manifest::{ToolName, join_pointer},
+    manifest::{TextRule, ToolName},
 };
+
+pub use compiled::{BadSchema, CompiledSchema, Mismatch, compile};
+pub use cost::Estimate;
+pub use lane::{Lane, Unchecked};
+pub use lint::{Unbounded, unbounded};
 
 /// A call whose arguments fit.
 #[derive(Debug)]
 pub struct Validated {
     metered: Metered,
+    /// The arguments without what no reader sees, where they held some and the tool has it removed.
+    cleaned: Option<Arguments>,
+    hidden: Findings,
 }
 
 impl Validated {
@@ -29,7 +45,25 @@ impl Validated {
     #[must_use]
     pub fn arguments(&self) -> &Arguments {
         static NONE: LazyLock<Arguments> = LazyLock::new(|| Map::new().into());
-        self.metered.kind.arguments().unwrap_or(&NONE)
+        self.cleaned.as_ref().or_else(|| self.metered.kind.arguments()).unwrap_or(&NONE)
+    }
+
+    /// A call whose arguments hide nothing, and are not validated yet.
+    fn read(metered: Metered) -> Result<Self, SchemaError> {
+        let mut read = Self { metered, cleaned: None, hidden: Findings::default() };
+        let Some((at, findings)) = inspect_value(read.arguments().as_value()) else { return Ok(read) };
+        match read.tool().manifest().text.arguments {
+            TextRule::Refuse => Err(SchemaError::Hidden { at, findings }),
+            TextRule::Remove => {
+                let mut cleaned = Value::Object(read.arguments().as_map().clone());
+                read.hidden = clean_value(&mut cleaned)?;
+                let Value::Object(cleaned) = cleaned else {
+                    return Err(SchemaError::Hidden { at, findings });
+                };
+                read.cleaned = Some(cleaned.into());
+                Ok(read)
+            }
+        }
     }
 }
 
@@ -42,7 +76,9 @@ impl Deref for Validated {
 
 impl Passed for Validated {
     const STAGE: Stage = Stage::Schema;
-    fn describe(&self, _: &mut Facts) {}
+    fn describe(&self, facts: &mut Facts) {
+        facts.hidden.arguments = self.hidden;
+    }
 }
 
 /// Why arguments do not fit.
@@ -58,6 +94,20 @@ pub enum SchemaError {
         /// What was expected, without the value.
         expected: String,
     },
+    /// Whether they fit could not be found out.
+    #[error("arguments not validated: {0}")]
+    Unchecked(#[from] Unchecked),
+    /// A text holds characters that no reader sees.
+    #[error("the text at `{at}` holds {findings}, which the tool's `text` refuses")]
+    Hidden {
+        /// The JSON pointer of the first text that does.
+        at: String,
+        /// What the arguments hold.
+        findings: Findings,
+    },
+    /// Without hidden characters, two arguments have one name.
+    #[error(transparent)]
+    Collision(#[from] Collision),
     /// The tool has no compiled schema: it is not of this release.
     #[error("tool `{tool}` has no compiled schema")]
     NotCompiled {
@@ -73,6 +123,11 @@ impl Refusal for SchemaError {
     fn code(&self) -> &'static str {
         match self {
             Self::Mismatch { .. } => "arguments",
+            Self::Unchecked(Unchecked::TooCostly) => "schema_too_costly",
+            Self::Unchecked(Unchecked::Busy) => "schema_busy",
+            Self::Unchecked(Unchecked::Broken) => "schema_broken",
+            Self::Hidden { .. } => "hidden_text",
+            Self::Collision(_) => "hidden_text_collision",
             Self::NotCompiled { .. } => "not_compiled",
         }
     }
@@ -81,7 +136,17 @@ impl Refusal for SchemaError {
             Self::Mismatch { at, rule, expected } => {
                 format!("arguments do not fit: at `{at}`, {expected} (rule `{rule}`)")
             }
-            Self::NotCompiled { .. } => "temporarily unavailable".into(),
+            Self::Hidden { at, findings } => {
+                format!("arguments do not fit: the text at `{at}` holds {findings}; send it without them")
+            }
+            Self::Collision(collision) => format!("arguments do not fit: {collision}"),
+            Self::Unchecked(Unchecked::TooCostly) => {
+                "the arguments are too large or too deep to check".into()
+            }
+            Self::Unchecked(Unchecked::Busy) => {
+                "too many costly calls at once: try again later, or with smaller arguments".into()
+            }
+            Self::Unchecked(Unchecked::Broken) | Self::NotCompiled { .. } => "temporarily unavailable".into(),
         }
     }
 }
@@ -89,39 +154,45 @@ impl Refusal for SchemaError {
 /// The compiled input schemas of a release.
 #[derive(Debug, Default)]
 pub struct Schemas {
-    inputs: HashMap<ToolName, Arc<Validator>>,
+    inputs: HashMap<ToolName, Arc<CompiledSchema>>,
 }
 
 impl Schemas {
     /// Adds the compiled input schema of a tool.
-    pub fn insert(&mut self, tool: ToolName, input: Arc<Validator>) {
+    pub fn insert(&mut self, tool: ToolName, input: Arc<CompiledSchema>) {
         self.inputs.insert(tool, input);
     }
 
-    /// Checks the arguments of a call.
+    /// Checks the arguments of a call: in place where that is cheap, else on the lane for costly ones.
     ///
     /// # Errors
-    /// The first rule that fails, and where.
-    pub fn validate(&self, metered: Metered) -> Result<Validated, SchemaError> {
+    /// The first rule that fails, and where; or that the check would cost too much.
+    pub async fn validate(&self, metered: Metered, lane: &Lane) -> Result<Validated, SchemaError> {
+        let schema = self.of(&metered)?;
+        let validated = Validated::read(metered)?;
+        judge(lane.check(schema, validated, |validated| validated.arguments().as_value()).await?)
+    }
+
+    /// Checks the arguments of a call here, however long it takes within the hard bound: for rehearsals,
+    /// which nobody else waits for.
+    ///
+    /// # Errors
+    /// As [`Schemas::validate`].
+    pub fn rehearse(&self, metered: Metered) -> Result<Validated, SchemaError> {
+        let schema = self.of(&metered)?;
+        let validated = Validated::read(metered)?;
+        let mismatch = lane::check_here(schema, validated.arguments().as_value())?;
+        judge((validated, mismatch))
+    }
+
+    fn of(&self, metered: &Metered) -> Result<&Arc<CompiledSchema>, SchemaError> {
         let name = metered.tool().name();
-        let schema = self.inputs.get(name).ok_or_else(|| SchemaError::NotCompiled { tool: name.clone() })?;
-        let validated = Validated { metered };
-        match first_mismatch(schema, validated.arguments().as_value()) {
-            None => Ok(validated),
-            Some(mismatch) => Err(mismatch.into()),
-        }
+        self.inputs.get(name).ok_or_else(|| SchemaError::NotCompiled { tool: name.clone() })
     }
 }
 
-/// A rule of a schema that a value breaks.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Mismatch {
-    /// The JSON pointer of the value.
-    pub at: String,
-    /// The keyword that failed.
-    pub rule: String,
-    /// What was expected, without the value.
-    pub expected: String,
+fn judge((validated, mismatch): (Validated, Option<Mismatch>)) -> Result<Validated, SchemaError> {
+    mismatch.map_or(Ok(validated), |mismatch| Err(mismatch.into()))
 }
 
 impl From<Mismatch> for SchemaError {
@@ -130,69 +201,9 @@ impl From<Mismatch> for SchemaError {
     }
 }
 
-/// The first rule of a schema that a value breaks.
-#[must_use]
-pub fn first_mismatch(schema: &Validator, value: &Value) -> Option<Mismatch> {
-    if schema.is_valid(value) {
-        return None;
-    }
-    let error = schema.iter_errors(value).next()?;
-    let at = error.instance_path().as_str();
-    // What is missing, or too much, is named: that is where a model has to mend its call.
-    let at = match error.kind() {
-        ValidationErrorKind::Required { property } => join_pointer(at, property.as_str().unwrap_or_default()),
-        ValidationErrorKind::AdditionalProperties { unexpected }
-        | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
-            join_pointer(at, unexpected.first().map_or("", String::as_str))
-        }
-        _ => at.to_owned(),
-    };
-    Some(Mismatch { at, rule: error.kind().keyword().to_owned(), expected: expected(&error) })
-}
-
-/// What was expected, in words that repeat nothing of the value.
-fn expected(error: &jsonschema::ValidationError<'_>) -> String {
-    match error.kind() {
-        ValidationErrorKind::Required { .. } => "a value is required".into(),
-        ValidationErrorKind::AdditionalProperties { .. }
-        | ValidationErrorKind::UnevaluatedProperties { .. } => "no such argument".into(),
-        _ => error.masked().to_string(),
-    }
-}
-
-/// The largest compiled pattern, in bytes: more than any sensible pattern takes.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
-
-/// Why a schema does not compile.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct BadSchema {
-    /// The JSON pointer into the schema.
-    pub at: String,
-    /// What is wrong.
-    pub message: String,
-}
-
-/// Compiles a schema.
-///
-/// # Errors
-/// When it is not a JSON Schema 2020-12, names a format nobody knows, needs a
-/// pattern that backtracks, or refers to another document.
-pub fn compile(schema: &Map<String, Value>) -> Result<Validator, BadSchema> {
-    let schema = Value::Object(schema.clone());
-    if let Err(error) = jsonschema::draft202012::meta::validate(&schema) {
-        return Err(BadSchema { at: error.instance_path().as_str().to_owned(), message: error.to_string() });
-    }
-    jsonschema::options()
-        .with_draft(Draft::Draft202012)
-        .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES_MAX))
-        .should_validate_formats(true)
-        .should_ignore_unknown_formats(false)
-        .build(&schema)
-        .map_err(|error| BadSchema {
-            at: error.instance_path().as_str().to_owned(),
-            message: error.to_string(),
-        })
-}
+#[cfg(test)]
+#[path = "schema/bounds_tests.rs"]
+mod bounds_tests;
 
 #[cfg(test)]
 mod tests {
@@ -210,7 +221,8 @@ mod tests {
             }
         });
         let schema = compile(schema.as_object().unwrap()).unwrap();
-        first_mismatch(&schema, &value)
+        schema
+            .first_mismatch(&value)
             .map_or_else(|| "fits".into(), |mismatch| SchemaError::from(mismatch).public_message())
     }
 
@@ -228,7 +240,7 @@ mod tests {
     }
 
     fn refusal(schema: Value) -> BadSchema {
-        compile(schema.as_object().unwrap()).unwrap_err()
+        compile(schema.as_object().unwrap()).unwrap_err().swap_remove(0)
     }
 
     #[test]

@@ -168,7 +168,7 @@ fn got(error: &CallError, policies: Vec<PolicyFact>) -> Got {
     match error {
         CallError::Admit(AdmitError::MissingScope { .. }) => Got::Deny(DenyStage::Scope, None, policies),
         CallError::Admit(_) => Got::Deny(DenyStage::Tool, None, policies),
-        CallError::Schema(SchemaError::Mismatch { at, .. })
+        CallError::Schema(SchemaError::Mismatch { at, .. } | SchemaError::Hidden { at, .. })
         | CallError::Plan(Unsendable::Argument { pointer: at, .. }) => {
             Got::Deny(DenyStage::Arguments, Some(at.clone()), policies)
         }

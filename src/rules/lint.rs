@@ -14,6 +14,7 @@ use crate::{
         join_pointer,
     },
     plan::{Plan, urls_unsaid},
+    schema::{self, Unbounded},
 };
 
 /// What is wrong with one manifest by itself.
@@ -39,7 +40,7 @@ pub(super) fn manifest(source: &Source, manifest: &ToolManifest, problems: &mut 
             .push(problem.help("write the schema of its answers, or say `deliberately: [unchecked-output]`"));
     }
     if !deliberate(Deliberate::UnboundedInput) {
-        unbounded(source, "/input", &manifest.input, problems);
+        unbounded(source, &manifest.input, problems);
     }
     if manifest.input.get("additionalProperties") != Some(&Value::Bool(false)) {
         let problem =
@@ -79,50 +80,15 @@ fn hidden(source: &Source, manifest: &ToolManifest, problems: &mut Vec<Problem>)
 }
 
 /// Strings and arrays of an input without an upper bound.
-fn unbounded(source: &Source, pointer: &str, schema: &Map<String, Value>, problems: &mut Vec<Problem>) {
-    let bounded = |keywords: &[&str]| keywords.iter().any(|keyword| schema.contains_key(*keyword));
-    let missing = match schema.get("type").and_then(Value::as_str) {
-        Some("string")
-            if !bounded(&["maxLength", "enum", "const", "format"]) && !has_anchored_pattern(schema) =>
-        {
-            Some(("string", "maxLength"))
-        }
-        Some("array") if !bounded(&["maxItems", "enum", "const"]) => Some(("array", "maxItems")),
-        _ => None,
-    };
-    if let Some((kind, keyword)) = missing {
-        let problem = Problem::warning(
-            source,
-            Place::Pointer(pointer.to_owned()),
-            format!("a {kind} without an upper bound"),
-        );
+fn unbounded(source: &Source, schema: &Map<String, Value>, problems: &mut Vec<Problem>) {
+    for Unbounded { at, kind, keyword } in schema::unbounded(schema) {
+        let place = Place::Pointer(format!("/input{at}"));
+        let problem = Problem::warning(source, place, format!("a {kind} without an upper bound"));
         problems.push(
             problem
                 .help(format!("say `{keyword}:`, or `deliberately: [unbounded-input]` for the whole tool")),
         );
     }
-    for keyword in ["properties", "$defs"] {
-        for (name, property) in schema.get(keyword).and_then(Value::as_object).into_iter().flatten() {
-            let pointer = join_pointer(&join_pointer(pointer, keyword), name);
-            property
-                .as_object()
-                .into_iter()
-                .for_each(|property| unbounded(source, &pointer, property, problems));
-        }
-    }
-    if let Some(items) = schema.get("items").and_then(Value::as_object) {
-        unbounded(source, &join_pointer(pointer, "items"), items, problems);
-    }
-}
-
-/// A pattern such as `^ord_[a-z0-9]{8}$`, which bounds a string unless it repeats without end.
-fn has_anchored_pattern(schema: &Map<String, Value>) -> bool {
-    schema.get("pattern").and_then(Value::as_str).is_some_and(|pattern| {
-        pattern.starts_with('^')
-            && pattern.ends_with('$')
-            && !pattern.contains(['*', '+', '|'])
-            && !pattern.contains(",}")
-    })
 }
 
 /// Labels that are none.

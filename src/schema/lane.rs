@@ -1,0 +1,207 @@
+//! One thread for costly validations, so that they take nobody else's time.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::{CompiledSchema, Mismatch};
+
+/// Up to this bound, about 2 ms, a validation runs where it is: larger ones would hold up the other
+/// calls of the same worker.
+const IN_PLACE_STEPS_MAX: u64 = 100_000;
+/// Above this bound, about 0.4 s, nothing runs.
+const STEPS_MAX: u64 = 20_000_000;
+/// How many costly validations wait; more are denied.
+const QUEUE_MAX: usize = 4;
+/// How long a call waits for its turn and its verdict.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// The stack of the thread: the deepest input on the longest chain of subschemas needs less than half.
+const STACK_BYTES: usize = 16 << 20;
+/// The lowest priority there is: whoever asks for costly work gets the time that is left.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 19;
+
+/// Why a value was not validated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unchecked {
+    /// It would take too long.
+    #[error("a validation of this value has no acceptable bound")]
+    TooCostly,
+    /// Too many costly validations wait.
+    #[error("too many costly validations at once")]
+    Busy,
+    /// The validation panicked.
+    #[error("the validation panicked")]
+    Broken,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The thread that runs costly validations, one at a time, with a short queue.
+#[derive(Debug)]
+pub struct Lane {
+    /// None where the thread could not be started: then costly validations are always denied.
+    jobs: Option<SyncSender<Job>>,
+}
+
+impl Lane {
+    /// Starts the thread. It ends with the lane.
+    #[must_use]
+    pub fn start() -> Self {
+        let (jobs, waiting) = sync_channel(QUEUE_MAX);
+        let thread = thread::Builder::new().name("schema".into()).stack_size(STACK_BYTES);
+        match thread.spawn(move || work(&waiting)) {
+            Ok(_) => Self { jobs: Some(jobs) },
+            Err(error) => {
+                tracing::error!(%error, "no thread for costly validations: they are denied");
+                Self { jobs: None }
+            }
+        }
+    }
+
+    /// Validates the value that `view` finds in the subject, and hands the subject back: here where it
+    /// is cheap, else on the thread.
+    ///
+    /// # Errors
+    /// When the value is not validated; the subject is lost.
+    pub async fn check<T: Send + 'static>(
+        &self,
+        schema: &Arc<CompiledSchema>,
+        subject: T,
+        view: fn(&T) -> &Value,
+    ) -> Result<(T, Option<Mismatch>), Unchecked> {
+        let steps = schema.estimate(view(&subject)).verdict;
+        if steps <= IN_PLACE_STEPS_MAX {
+            let mismatch = schema.first_mismatch(view(&subject));
+            return Ok((subject, mismatch));
+        }
+        if steps > STEPS_MAX {
+            return Err(Unchecked::TooCostly);
+        }
+        let schema = Arc::clone(schema);
+        self.run(move || {
+            let mismatch = schema.first_mismatch(view(&subject));
+            (subject, mismatch)
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Unchecked> {
+        let (answer, verdict) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            if answer.is_closed() {
+                return; // nobody waits any more
+            }
+            let result: Result<T, Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(work));
+            drop(answer.send(result.map_err(|_| Unchecked::Broken)));
+        });
+        let jobs = self.jobs.as_ref().ok_or(Unchecked::Busy)?;
+        jobs.try_send(job).map_err(|_| Unchecked::Busy)?;
+        match tokio::time::timeout(WAIT_MAX, verdict).await {
+            Ok(verdict) => verdict.unwrap_or(Err(Unchecked::Broken)),
+            Err(_) => Err(Unchecked::Busy),
+        }
+    }
+}
+
+/// Validates on the thread that asks, within the hard bound.
+pub(super) fn check_here(schema: &CompiledSchema, value: &Value) -> Result<Option<Mismatch>, Unchecked> {
+    if schema.estimate(value).verdict > STEPS_MAX {
+        return Err(Unchecked::TooCostly);
+    }
+    Ok(schema.first_mismatch(value))
+}
+
+fn work(jobs: &Receiver<Job>) {
+    // On Linux, a niceness belongs to a thread, and 0 means the one that asks.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::warn!(%error, "costly validations run at normal priority");
+    }
+    while let Ok(job) = jobs.recv() {
+        job();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::sync::mpsc::channel;
+
+    fn branching() -> Arc<CompiledSchema> {
+        let schema = json!({ "$ref": "#/$defs/n", "$defs": { "n": { "anyOf": [
+            { "properties": { "c": { "$ref": "#/$defs/n" } }, "required": ["y"] },
+            { "properties": { "c": { "$ref": "#/$defs/n" } } },
+        ] } } });
+        Arc::new(super::super::compile(schema.as_object().unwrap()).unwrap())
+    }
+
+    fn nested(depth: usize) -> Value {
+        (0..depth).fold(json!({}), |value, _| json!({ "c": value }))
+    }
+
+    #[tokio::test]
+    async fn a_costly_value_is_judged_on_the_lane_and_a_costlier_one_not_at_all() {
+        let (lane, schema) = (Lane::start(), branching());
+        let estimate = |depth| schema.estimate(&nested(depth)).verdict;
+        assert!(estimate(2) <= IN_PLACE_STEPS_MAX);
+        assert!((IN_PLACE_STEPS_MAX + 1..=STEPS_MAX).contains(&estimate(16)), "{}", estimate(16));
+        for depth in [2, 16] {
+            assert_eq!(lane.check(&schema, nested(depth), |it| it).await.unwrap().1, None);
+        }
+        assert_eq!(lane.check(&schema, nested(60), |it| it).await.unwrap_err(), Unchecked::TooCostly);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_denies_at_once_and_cheap_values_still_pass() {
+        let (lane, schema) = (Arc::new(Lane::start()), branching());
+        let (release, blocked) = channel::<()>();
+        let (started, running) = channel::<()>();
+        let holder = tokio::spawn({
+            let lane = Arc::clone(&lane);
+            async move {
+                lane.run(move || {
+                    started.send(()).unwrap();
+                    blocked.recv().unwrap();
+                })
+                .await
+            }
+        });
+        tokio::task::spawn_blocking(move || running.recv().unwrap()).await.unwrap();
+        let waiting: Vec<_> = (0..QUEUE_MAX)
+            .map(|_| {
+                let (lane, schema) = (Arc::clone(&lane), Arc::clone(&schema));
+                tokio::spawn(async move { lane.check(&schema, nested(16), |it| it).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert_eq!(lane.check(&schema, nested(16), |it| it).await.unwrap_err(), Unchecked::Busy);
+        assert_eq!(lane.check(&schema, nested(2), |it| it).await.unwrap().1, None);
+        release.send(()).unwrap();
+        holder.await.unwrap().unwrap();
+        for job in waiting {
+            assert_eq!(job.await.unwrap().unwrap().1, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_denial_and_the_lane_goes_on() {
+        let lane = Lane::start();
+        assert_eq!(lane.run(|| panic!("planted")).await, Err::<(), _>(Unchecked::Broken));
+        assert_eq!(lane.run(|| 7).await, Ok(7));
+    }
+}
