@@ -3,6 +3,7 @@
 //! Everything that does not change from call to call is worked out here, once,
 //! and everything that is wrong with the files is found here, all at once.
 
+mod egress;
 mod lint;
 
 use std::{
@@ -17,6 +18,7 @@ use crate::{
     backend::{CallLimits, Plan, Route, Routes},
     catalog::{Catalog, Tool, definition_digest, labels_of},
     credential::{CredentialError, Credentials},
+    egress::Allowances,
     identity::Clients,
     manifest::{
         BackendSpec, CasesFile, ClientsFile, CredentialName, FloorsFile, Place, Problem, ServerFile,
@@ -90,6 +92,7 @@ impl Rules {
         problems.extend(found);
         let compiled = compile_tools(files, &mut problems);
         lint::references(files, &mut problems);
+        egress::check(files, &mut problems);
         let policies = build_policies(files, &mut problems);
         let (credentials, found) = read_credentials(files, base, secrets);
         problems.extend(found);
@@ -238,6 +241,7 @@ fn route(
 ) -> Option<Route> {
     let BackendSpec::Http(http) = &manifest.backend;
     let service = files.server.1.services.get(&http.service)?; // a missing one is a problem of its own
+    let allowances = Allowances::new(&service.egress).ok()?; // what is wrong is a problem of the service
     match Plan::compile(http, &service.url) {
         Ok(plan) => Some(Route {
             plan,
@@ -250,6 +254,7 @@ fn route(
                     .min(service.response)
                     .bytes(),
             },
+            allowances,
             credential: manifest.credential.clone(),
         }),
         Err(errors) => {

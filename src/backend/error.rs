@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::manifest::CredentialName;
+use crate::{egress::EgressRefusal, manifest::CredentialName};
 
 /// Why a backend gave no usable answer.
 ///
@@ -23,6 +23,14 @@ pub enum BackendError {
     Clash {
         /// The credential.
         credential: CredentialName,
+    },
+    /// The service is at an address that its egress does not allow.
+    #[error("{refusal}")]
+    Egress {
+        /// Why.
+        refusal: EgressRefusal,
+        /// Whether the request was sent before that was seen.
+        sent: bool,
     },
     /// No connection: resolving, connecting or the TLS handshake failed.
     #[error("cannot connect to the backend")]
@@ -80,7 +88,7 @@ impl BackendError {
     pub const fn sent(&self) -> bool {
         match self {
             Self::Argument { .. } | Self::Clash { .. } | Self::Unreachable => false,
-            Self::TimedOut { sent, .. } | Self::Cancelled { sent } => *sent,
+            Self::Egress { sent, .. } | Self::TimedOut { sent, .. } | Self::Cancelled { sent } => *sent,
             Self::Interrupted
             | Self::TooLarge { .. }
             | Self::Status { .. }
@@ -108,6 +116,7 @@ impl BackendError {
         match self {
             Self::Argument { .. } => "argument_unsendable",
             Self::Clash { .. } => "credential_clash",
+            Self::Egress { .. } => "egress_refused",
             Self::Unreachable => "backend_unreachable",
             Self::TimedOut { .. } => "backend_timed_out",
             Self::Cancelled { .. } => "cancelled",
@@ -131,6 +140,7 @@ impl BackendError {
             Self::Status { code } => format!("backend answered {code}"),
             Self::TooLarge { limit } => format!("backend failed: its answer is larger than {limit} bytes"),
             Self::Clash { .. }
+            | Self::Egress { .. }
             | Self::Unreachable
             | Self::Interrupted
             | Self::Redirected { .. }

@@ -9,6 +9,7 @@ use crate::{
     audit::Committed,
     call::{AnswerFacts, Facts, Outcome, Passed, Refusal, Stage},
     credential::{CredentialError, Credentials},
+    egress::Allowances,
     manifest::{CredentialName, Effects, ServiceName, ToolName},
 };
 
@@ -104,9 +105,8 @@ impl Refusal for ExecuteError {
     }
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Backend { source: BackendError::Argument { .. } | BackendError::Clash { .. }, .. } => {
-                Outcome::Denied
-            }
+            Self::Backend { source: BackendError::Argument { .. } | BackendError::Clash { .. }, .. }
+            | Self::Backend { source: BackendError::Egress { sent: false, .. }, .. } => Outcome::Denied,
             // A read that may have happened has changed nothing.
             Self::Backend { source, effects, .. }
                 if *effects != Effects::Read && source.effect_possible() =>
@@ -144,6 +144,8 @@ pub struct Route {
     pub plan: Plan,
     /// Bounds on each call.
     pub limits: CallLimits,
+    /// Where its calls may go besides public addresses.
+    pub allowances: Allowances,
     /// The credential that goes along.
     pub credential: Option<CredentialName>,
 }
@@ -177,7 +179,8 @@ impl Backends {
             None => None,
         };
         let arguments = committed.arguments().as_map();
-        match self.send(&route.plan, arguments, lease.as_ref(), route.limits, &committed.cancel).await {
+        let backend = self.within(&route.allowances);
+        match backend.send(&route.plan, arguments, lease.as_ref(), route.limits, &committed.cancel).await {
             Ok(answer) => Ok(Executed { committed, answer, credential }),
             Err(source) => Err(ExecuteError::Backend {
                 service: service.clone(),
