@@ -116,7 +116,7 @@ fn literal(url: &Url) -> Option<IpAddr> {
 
 /// The judge's refusal, where that is what made a connection fail.
 fn refusal_in(error: &reqwest::Error) -> Option<EgressRefusal> {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     causes.into_iter().find_map(|cause| match cause.downcast_ref::<ResolveError>() {
         Some(ResolveError::Refused(refusal)) => Some(refusal.clone()),
         Some(ResolveError::Unresolved(_)) | None => None,
