@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
     sync::Arc,
     time::Duration,
 };
@@ -17,7 +17,7 @@ use hickory_resolver::{
 use reqwest::dns::{Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 
-use super::{Allowances, EgressRefusal, Listeners};
+use super::{Allowances, EgressRefusal, Listeners, allowance::is_localhost};
 use crate::manifest::DnsSpec;
 
 /// How long learning the addresses of a name may take.
@@ -62,6 +62,10 @@ impl Resolver {
 
     /// The addresses of a name, in the order in which they are to be tried; one at least.
     pub(super) async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Unresolved> {
+        // Whoever is asked may know another one, or none (RFC 6761 §6.3).
+        if is_localhost(name) {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
         let looked_up = tokio::time::timeout(RESOLVE_TIMEOUT, async {
             match self {
                 Self::System(turns) => ask_system(Arc::clone(turns), name.to_owned()).await,

@@ -12,7 +12,10 @@ use std::{
 };
 
 use reqwest::{Method, Request};
-use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use self::dns::{Record, Stub};
 use super::*;
@@ -35,6 +38,7 @@ impl Canary {
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 counter.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.read(&mut [0; 4096]).await;
                 let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
             }
         });
@@ -111,6 +115,7 @@ async fn no_spelling_of_this_machine_is_called_unless_it_is_allowed() {
         ("localhost", "loopback"),
         ("localhost.", "loopback"),
         ("LOCALHOST", "loopback"),
+        ("api.localhost", "loopback"),
         ("ｌｏｃａｌｈｏｓｔ", "loopback"),
         ("0.0.0.0", "this network"),
         ("0", "this network"),

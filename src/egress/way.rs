@@ -133,7 +133,8 @@ fn parse(text: &str) -> Result<Url, EgressRefusal> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(EgressRefusal::Scheme);
     }
-    let rest = text.split_once("://").map(|(_, rest)| rest).ok_or(EgressRefusal::NotAUrl)?;
+    let rest = text.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
+    let rest = rest.ok_or(EgressRefusal::NotAUrl)?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.is_empty() {
         return Err(EgressRefusal::NotAUrl);

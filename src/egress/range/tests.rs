@@ -23,7 +23,7 @@ fn all_around(at: u128, width: u32) -> Vec<&'static Range> {
         .iter()
         .filter(|range| {
             let (first, range_width) = bits(range.network.network());
-            let host = width - u32::from(range.network.prefix_len());
+            let host = range_width - u32::from(range.network.prefix_len());
             range_width == width && (host == 128 || at >> host == first >> host)
         })
         .collect();
