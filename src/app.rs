@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use crate::{
     audit::{Audit, LogError},
     backend::Backends,
-    egress::{Egress, EgressError},
+    egress::{Egress, EgressError, Registered},
     gateway::Gateway,
     manifest::Problem,
     release::Project,
@@ -40,6 +40,8 @@ pub struct App {
     pub project: Project,
     /// What is doubtful about it.
     pub warnings: Vec<Problem>,
+    /// Where `callgate.yaml` says that the gate listens, so that no call goes there.
+    _listener: Option<Registered>,
 }
 
 impl App {
@@ -56,8 +58,13 @@ impl App {
         let folder = StateFolder::prepare(&state)?;
         let runs = Runs::new(Store::open(&folder).await?);
         let audit = Audit::open(&folder, kind, &rules.digest)?;
-        let gateway = Gateway::new(rules, runs, audit, Backends::new(Egress::new()?));
-        Ok(Self { gateway: Arc::new(gateway), project, warnings: problems })
+        let server = project.files.as_ref().map(|files| &files.server.1);
+        let egress = Egress::new(server.and_then(|server| server.dns.as_ref()))?;
+        // Another process of this project may serve there, while this one speaks over stdio.
+        let listener = server.map(|server| server.listen.http.address).filter(|address| address.port() != 0);
+        let listener = listener.map(|address| egress.listeners().register(address));
+        let gateway = Gateway::new(rules, runs, audit, Backends::new(egress));
+        Ok(Self { gateway: Arc::new(gateway), project, warnings: problems, _listener: listener })
     }
 }
 
@@ -71,7 +78,7 @@ mod tests {
     use super::*;
     use crate::{identity::NewKey, manifest::HttpListener, transport::HttpServer};
 
-    const SERVER: &str = "services: { s: { url: \"http://127.0.0.1:1/\" } }\n";
+    const SERVER: &str = "services: { s: { url: \"http://127.0.0.1:1/\", egress: { loopback: true } } }\n";
     const TOOL: &str = "tool: t.write
 description: writes
 effects: write

@@ -16,7 +16,11 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::{credential::Lease, egress::Egress, plan::OutgoingRequest};
+use crate::{
+    credential::Lease,
+    egress::{Allowances, Egress, Way},
+    plan::OutgoingRequest,
+};
 
 pub use error::BackendError;
 pub use executed::{ExecuteError, Executed, Route, Routes};
@@ -25,6 +29,12 @@ pub use executed::{ExecuteError, Executed, Route, Routes};
 #[derive(Clone, Debug)]
 pub struct Backends {
     egress: Egress,
+}
+
+/// The backend of one service, behind what the service's egress allows.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    way: Way,
 }
 
 /// Bounds on one call.
@@ -68,6 +78,20 @@ impl Backends {
         Self { egress }
     }
 
+    /// The backend of a service that is allowed this.
+    #[must_use]
+    pub fn within(&self, allowances: &Allowances) -> Backend {
+        Backend { way: self.egress.way(allowances) }
+    }
+
+    /// The way out.
+    #[must_use]
+    pub const fn egress(&self) -> &Egress {
+        &self.egress
+    }
+}
+
+impl Backend {
     /// Sends one request, once: nothing is repeated and no redirect is followed.
     ///
     /// # Errors
@@ -86,7 +110,7 @@ impl Backends {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(BackendError::Cancelled { sent: true }),
-            outcome = tokio::time::timeout(limits.timeout, http::exchange(&self.egress, request, lease, limits)) => {
+            outcome = tokio::time::timeout(limits.timeout, http::exchange(&self.way, request, lease, limits)) => {
                 outcome.unwrap_or(Err(BackendError::TimedOut { after: limits.timeout, sent: true }))
             }
         }

@@ -1,85 +1,122 @@
-//! Where a connection may go: the one HTTP client that everything uses.
+//! Where a connection may go: the one way out that everything uses.
 //!
-//! `Egress::send` is the only door. The client behind it is private and never
-//! handed out, so whatever judges addresses has two places to stand, both in
-//! this file: `send`, which sees the host as the caller wrote it (the resolver
-//! is never asked about IP literals), and `client`, where a resolver is set.
+//! A [`Way`] is what a service's egress allows, with connections of its own.
+//! `Way::send` is the only door, and addresses are judged at three places: a
+//! literal address before anything is sent, since the resolver is never asked
+//! about it; the addresses of a name where it is resolved, once, and only these
+//! are connected to; and the address that answered.
 
+mod allowance;
+mod client;
 mod header;
+mod listener;
+mod metadata;
+mod range;
+mod refusal;
+mod resolver;
+mod way;
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
-use reqwest::{Client, Request, Response, redirect, retry};
+use self::{
+    client::ClientMaker,
+    resolver::{Judge, Resolver},
+};
+use crate::manifest::DnsSpec;
 
+pub use allowance::{AllowanceError, Allowances};
 pub(crate) use header::{field_value, is_reserved};
+pub use listener::{Listeners, Registered};
+pub use range::Range;
+pub use refusal::EgressRefusal;
+pub(crate) use way::SendError;
+pub use way::Way;
 
 /// How long resolving, connecting and the TLS handshake may take together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an unused connection is kept. Short, since a server that closes an
-/// idle connection while a request is on its way leaves that request's fate open.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How many sets of allowances have connections at once. Releases that are gone leave theirs behind.
+const WAYS_MAX: usize = 1_024;
 
-/// How many unused connections are kept to one host.
-const IDLE_PER_HOST_MAX: usize = 64;
-
-/// How many bytes of header fields one HTTP/2 answer may carry.
-const HEADER_BYTES_MAX: u32 = 64 * 1024;
-
-/// The `User-Agent` of every request (RFC 9110 §10.1.5).
-const USER_AGENT: &str = concat!("callgate/", env!("CARGO_PKG_VERSION"));
-
-/// The way out.
+/// All ways out.
 ///
-/// It takes no proxy from the environment, follows no redirect, repeats no
-/// request, sends no `Referer`, stores no cookie and decodes no content coding.
+/// None takes a proxy from the environment, follows a redirect, repeats a
+/// request, sends a `Referer`, stores a cookie or decodes a content coding.
 #[derive(Clone, Debug)]
 pub struct Egress {
-    client: Client,
+    maker: ClientMaker,
+    resolver: Resolver,
+    listeners: Listeners,
+    ways: Arc<RwLock<HashMap<Allowances, Way>>>,
 }
 
 /// Why there is no way out.
 #[derive(Debug, thiserror::Error)]
-#[error("the HTTP client cannot be set up: {0}")]
-pub struct EgressError(reqwest::Error);
+pub enum EgressError {
+    /// TLS, or the system's root certificates.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The resolver.
+    #[error("the resolver cannot be set up: {0}")]
+    Resolver(String),
+}
 
 impl Egress {
-    /// Sets up the client, with the system's root certificates.
+    /// Sets up TLS, with the system's root certificates, and the resolver: the
+    /// servers that `dns` names, else the system's.
     ///
     /// # Errors
-    /// When TLS cannot be set up.
-    pub fn new() -> Result<Self, EgressError> {
-        client(CONNECT_TIMEOUT).map(|client| Self { client }).map_err(EgressError)
+    /// When one of them cannot be set up.
+    pub fn new(dns: Option<&DnsSpec>) -> Result<Self, EgressError> {
+        Self::with_timeout(dns, CONNECT_TIMEOUT)
     }
 
-    /// A way out that gives up sooner on connecting.
+    /// Ways out that give up sooner on connecting.
     #[cfg(test)]
     pub(crate) fn impatient(connect_timeout: Duration) -> Self {
-        Self { client: client(connect_timeout).unwrap() }
+        Self::with_timeout(None, connect_timeout).unwrap()
     }
 
-    /// Sends one request, once, and waits for the head of its answer.
-    ///
-    /// # Errors
-    /// When no answer came. The error may hold the URL, and so a secret: it is
-    /// to be classified, never shown.
-    pub(crate) async fn send(&self, request: Request) -> Result<Response, reqwest::Error> {
-        self.client.execute(request).await
+    fn with_timeout(dns: Option<&DnsSpec>, connect_timeout: Duration) -> Result<Self, EgressError> {
+        Ok(Self {
+            maker: ClientMaker::new(connect_timeout)?,
+            resolver: Resolver::new(dns).map_err(EgressError::Resolver)?,
+            listeners: Listeners::default(),
+            ways: Arc::default(),
+        })
+    }
+
+    /// The way out of services that are allowed this. The same allowances get the same connections.
+    #[must_use]
+    pub fn way(&self, allowances: &Allowances) -> Way {
+        let ways = self.ways.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(way) = ways.get(allowances) {
+            return way.clone();
+        }
+        drop(ways);
+        let judge = Judge {
+            resolver: self.resolver.clone(),
+            allowances: allowances.clone(),
+            listeners: self.listeners.clone(),
+        };
+        let way = Way::new(self.maker.clone(), judge);
+        let mut ways = self.ways.write().unwrap_or_else(PoisonError::into_inner);
+        if ways.len() >= WAYS_MAX {
+            ways.clear();
+        }
+        ways.entry(allowances.clone()).or_insert(way).clone()
+    }
+
+    /// The gate's own listeners, which no way leads to.
+    #[must_use]
+    pub const fn listeners(&self) -> &Listeners {
+        &self.listeners
     }
 }
 
-fn client(connect_timeout: Duration) -> Result<Client, reqwest::Error> {
-    Client::builder()
-        .tls_backend_rustls()
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .referer(false)
-        .user_agent(USER_AGENT)
-        .connect_timeout(connect_timeout)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-        .http2_max_header_list_size(HEADER_BYTES_MAX)
-        .tcp_nodelay(true)
-        .build()
-}
+#[cfg(test)]
+mod tests;

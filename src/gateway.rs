@@ -40,7 +40,7 @@
 mod error;
 mod reply;
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc};
 
 use arc_swap::ArcSwap;
 use futures::FutureExt as _;
@@ -52,6 +52,7 @@ use crate::{
     backend::Backends,
     call::{Call, Outcome, Proof, Refusal as _, Stage, Trail},
     catalog::{AdmitError, Tool},
+    egress::Registered,
     identity::{self, Caller, Identities, IdentityError},
     limits::Limits,
     manifest::{ClientName, Label},
@@ -98,6 +99,11 @@ impl Gateway {
             #[cfg(test)]
             fault: std::sync::atomic::AtomicBool::new(false),
         }
+    }
+
+    /// Keeps all calls away from an address where the gate itself listens, until the answer is dropped.
+    pub fn listens_on(&self, address: SocketAddr) -> Registered {
+        self.backends.egress().listeners().register(address)
     }
 
     /// Answers one call. However it ends, its outcome is on record first.

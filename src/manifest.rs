@@ -4,6 +4,7 @@
 
 mod cases;
 mod clients;
+mod egress;
 mod floors;
 mod names;
 mod path;
@@ -15,6 +16,7 @@ mod yaml;
 
 pub use cases::{Case, CasesFile, Denial, DenyStage, Expectation};
 pub use clients::{AttributeKind, AttributeSpec, ClientLimits, ClientSpec, ClientsFile, KeySpec};
+pub use egress::{DnsServer, DnsSpec, EgressSpec, Network, NetworkError};
 pub use floors::{Floor, FloorsFile, Unlisted};
 pub use names::{
     AttributeName, ClientName, CredentialName, GroupName, KeyId, Label, NameError, RoleName, Scope,

@@ -3,6 +3,7 @@
 //! Everything that does not change from call to call is worked out here, once,
 //! and everything that is wrong with the files is found here, all at once.
 
+mod egress;
 mod lint;
 
 use std::{
@@ -17,6 +18,7 @@ use crate::{
     backend::{CallLimits, Route, Routes},
     catalog::{Catalog, Tool, definition_digest, labels_of},
     credential::{CredentialError, Credentials},
+    egress::Allowances,
     identity::Clients,
     manifest::{
         BackendSpec, CasesFile, ClientsFile, CredentialName, FloorsFile, Place, Problem, ServerFile,
@@ -93,6 +95,7 @@ impl Rules {
         problems.extend(found);
         let compiled = compile_tools(files, &mut problems);
         lint::references(files, &mut problems);
+        egress::check(files, &mut problems);
         let policies = build_policies(files, &mut problems);
         let (credentials, found) = read_credentials(files, base, secrets);
         problems.extend(found);
@@ -257,10 +260,11 @@ fn route(
             .min(service.response)
             .bytes(),
     };
+    let allowances = Allowances::new(&service.egress).ok()?; // what is wrong is a problem of the service
     match Plan::compile(http, &service.url, &manifest.input) {
         Ok(plan) => {
             lint::clash(files, source, manifest, &plan, problems);
-            Some((plan, Route { limits, credential: manifest.credential.clone() }))
+            Some((plan, Route { limits, allowances, credential: manifest.credential.clone() }))
         }
         Err(errors) => {
             problems.extend(

@@ -2,12 +2,22 @@
 
 use std::time::Duration;
 
+use crate::egress::EgressRefusal;
+
 /// Why a backend gave no usable answer.
 ///
 /// `Display` is for the log and the record: facts of our own, never what the
 /// backend wrote, a URL, a secret, or the HTTP client's text.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BackendError {
+    /// The service is at an address that its egress does not allow.
+    #[error("{refusal}")]
+    Egress {
+        /// Why.
+        refusal: EgressRefusal,
+        /// Whether the request was sent before that was seen.
+        sent: bool,
+    },
     /// No connection: resolving, connecting or the TLS handshake failed.
     #[error("cannot connect to the backend")]
     Unreachable,
@@ -60,7 +70,7 @@ impl BackendError {
     pub const fn sent(&self) -> bool {
         match self {
             Self::Unreachable => false,
-            Self::TimedOut { sent, .. } | Self::Cancelled { sent } => *sent,
+            Self::Egress { sent, .. } | Self::TimedOut { sent, .. } | Self::Cancelled { sent } => *sent,
             Self::Interrupted
             | Self::TooLarge { .. }
             | Self::Status { .. }
@@ -86,6 +96,7 @@ impl BackendError {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
+            Self::Egress { .. } => "egress_refused",
             Self::Unreachable => "backend_unreachable",
             Self::TimedOut { .. } => "backend_timed_out",
             Self::Cancelled { .. } => "cancelled",
@@ -106,7 +117,8 @@ impl BackendError {
             Self::Cancelled { .. } => "cancelled".to_owned(),
             Self::Status { code } => format!("backend answered {code}"),
             Self::TooLarge { limit } => format!("backend failed: its answer is larger than {limit} bytes"),
-            Self::Unreachable
+            Self::Egress { .. }
+            | Self::Unreachable
             | Self::Interrupted
             | Self::Redirected { .. }
             | Self::NotJson

@@ -9,6 +9,7 @@ use crate::{
     audit::Committed,
     call::{AnswerFacts, Facts, Outcome, Passed, Refusal, Stage},
     credential::{CredentialError, Credentials},
+    egress::Allowances,
     manifest::{CredentialName, Effects, ServiceName, ToolName},
 };
 
@@ -104,6 +105,7 @@ impl Refusal for ExecuteError {
     }
     fn outcome(&self) -> Outcome {
         match self {
+            Self::Backend { source: BackendError::Egress { sent: false, .. }, .. } => Outcome::Denied,
             // A read that may have happened has changed nothing.
             Self::Backend { source, effects, .. }
                 if *effects != Effects::Read && source.effect_possible() =>
@@ -139,6 +141,8 @@ pub struct Routes {
 pub struct Route {
     /// Bounds on each call.
     pub limits: CallLimits,
+    /// Where its calls may go besides public addresses.
+    pub allowances: Allowances,
     /// The credential that goes along.
     pub credential: Option<CredentialName>,
 }
@@ -165,7 +169,8 @@ impl Backends {
             Some(credential) => Some(routes.credentials.lease(name, service, credential)?),
             None => None,
         };
-        match self.carry_out(committed.request(), lease.as_ref(), route.limits, &committed.cancel).await {
+        let backend = self.within(&route.allowances);
+        match backend.carry_out(committed.request(), lease.as_ref(), route.limits, &committed.cancel).await {
             Ok(answer) => Ok(Executed { committed, answer, credential }),
             Err(source) => Err(ExecuteError::Backend {
                 service: service.clone(),

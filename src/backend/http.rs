@@ -3,13 +3,13 @@
 use super::{Answer, BackendError, CallLimits, response};
 use crate::{
     credential::Lease,
-    egress::{CONNECT_TIMEOUT, Egress},
+    egress::{CONNECT_TIMEOUT, SendError, Way},
     plan::OutgoingRequest,
 };
 
 /// Sends a request and reads its answer. Whoever calls keeps the time.
 pub(super) async fn exchange(
-    egress: &Egress,
+    way: &Way,
     outgoing: &OutgoingRequest,
     lease: Option<&Lease>,
     limits: CallLimits,
@@ -18,12 +18,17 @@ pub(super) async fn exchange(
     if let Some(lease) = lease {
         lease.apply(&mut request);
     }
-    let response = egress.send(request).await.map_err(|error| classify(&error))?;
+    let response = way.send(request).await.map_err(classify)?;
     response::read(response, limits.response_bytes_max).await
 }
 
 /// The error's own text is dropped here: it holds the URL, and can hold more.
-fn classify(error: &reqwest::Error) -> BackendError {
+#[expect(clippy::needless_pass_by_value, reason = "nobody is to keep the error")]
+fn classify(error: SendError) -> BackendError {
+    let error = match error {
+        SendError::Refused { refusal, sent } => return BackendError::Egress { refusal, sent },
+        SendError::Http(error) => error,
+    };
     match (error.is_connect(), error.is_timeout()) {
         (true, true) => BackendError::TimedOut { after: CONNECT_TIMEOUT, sent: false },
         (true, false) => BackendError::Unreachable,

@@ -11,7 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::Url;
 
-use super::{ByteSize, ClientName, CredentialName, ServiceName, TimeSpan, ToolName};
+use super::{ByteSize, ClientName, CredentialName, DnsSpec, EgressSpec, ServiceName, TimeSpan, ToolName};
 
 /// The server, the services behind it, and the credentials it holds for them.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
@@ -33,6 +33,9 @@ pub struct ServerFile {
     /// Where clients connect.
     #[serde(default)]
     pub listen: Listen,
+    /// Who is asked for the addresses of names. Left out, the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsSpec>,
     /// The services that tools call, by name.
     #[serde(default)]
     pub services: BTreeMap<ServiceName, ServiceSpec>,
@@ -118,6 +121,9 @@ pub struct ServiceSpec {
     /// How large an answer may be.
     #[serde(default = "default_response")]
     pub response: ByteSize,
+    /// Which addresses it may be reached at besides public ones. Left out, none.
+    #[serde(default, skip_serializing_if = "EgressSpec::is_closed")]
+    pub egress: EgressSpec,
 }
 
 const fn default_timeout() -> TimeSpan {

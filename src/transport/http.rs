@@ -90,6 +90,7 @@ impl HttpServer {
     /// # Errors
     /// When the listener fails.
     pub async fn serve(self, gateway: Arc<Gateway>, stop: CancellationToken) -> Result<(), HttpError> {
+        let _registered = gateway.listens_on(self.address); // before anybody can call
         let service = self.service(&gateway);
         let front = Front { gateway, body_bytes_max: self.settings.body.bytes() };
         let router = Router::new()

@@ -15,6 +15,7 @@ mod gate;
 mod project;
 
 mod denials;
+mod egress;
 mod hiding;
 mod failures;
 mod release;

@@ -99,8 +99,8 @@ impl Project {
             "name": "gate-under-test",
             "listen": { "http": { "address": "127.0.0.1:0" } },
             "services": {
-                "api": { "url": format!("http://{api}/") },
-                "closed": { "url": format!("http://{closed}/") }
+                "api": { "url": format!("http://{api}/"), "egress": { "loopback": true } },
+                "closed": { "url": format!("http://{closed}/"), "egress": { "loopback": true } }
             }
         });
         write("callgate.yaml", server.to_string());

@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use self::servers::{echo, raw};
 use crate::{
     backend::{
-        Answer, BackendError, Backends, CallLimits,
+        Answer, Backend, BackendError, Backends, CallLimits,
         contract::{self, Behaviour, SECRET, Subject},
     },
     credential::{Credentials, Lease},
-    egress::Egress,
-    manifest::{BaseUrl, HttpBackend},
+    egress::{Allowances, Egress},
+    manifest::{BaseUrl, EgressSpec, HttpBackend},
     plan::Plan,
 };
 
@@ -37,7 +37,7 @@ fn plan(base: &BaseUrl, backend: Value) -> Plan {
     Plan::compile(&backend, base, &Map::new()).unwrap()
 }
 
-impl Backends {
+impl Backend {
     /// Plans a call, and sends it.
     async fn send(
         &self,
@@ -51,8 +51,13 @@ impl Backends {
     }
 }
 
-fn backends() -> Backends {
-    Backends::new(Egress::new().unwrap())
+fn backends() -> Backend {
+    on_loopback(Egress::new(None).unwrap())
+}
+
+fn on_loopback(egress: Egress) -> Backend {
+    let spec = EgressSpec { loopback: true, ..EgressSpec::default() };
+    Backends::new(egress).within(&Allowances::new(&spec).unwrap())
 }
 
 /// Gets `/` from a server, without arguments or credential.
@@ -308,7 +313,7 @@ async fn a_server_that_speaks_no_tls_is_unreachable_by_https() {
 #[tokio::test]
 async fn a_timeout_while_connecting_sends_nothing() {
     let (base, _full) = raw::accepts_nobody().await;
-    let backends = Backends::new(Egress::impatient(Duration::from_millis(200)));
+    let backends = on_loopback(Egress::impatient(Duration::from_millis(200)));
     let error = backends
         .send(&plan(&base, json!({})), &Map::new(), None, LIMITS, &CancellationToken::new())
         .await

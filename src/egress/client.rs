@@ -1,0 +1,72 @@
+//! The HTTP client: made here, and nowhere else.
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::{Client, redirect, retry};
+use rustls::{
+    ClientConfig,
+    client::Resumption,
+    crypto::{CryptoProvider, aws_lc_rs},
+};
+use rustls_platform_verifier::Verifier;
+
+use super::{EgressError, resolver::PortJudge};
+
+/// How long an unused connection is kept. Short, since a server that closes an
+/// idle connection while a request is on its way leaves that request's fate open.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How many unused connections are kept to one host.
+const IDLE_PER_HOST_MAX: usize = 64;
+
+/// How many bytes of header fields one HTTP/2 answer may carry.
+const HEADER_BYTES_MAX: u32 = 64 * 1024;
+
+/// How many TLS sessions a client remembers.
+const TLS_SESSIONS_MAX: usize = 256;
+
+/// The `User-Agent` of every request (RFC 9110 §10.1.5).
+const USER_AGENT: &str = concat!("callgate/", env!("CARGO_PKG_VERSION"));
+
+/// Makes clients that share the system's root certificates, which are read once.
+#[derive(Clone, Debug)]
+pub(super) struct ClientMaker {
+    tls: Arc<ClientConfig>,
+    connect_timeout: Duration,
+}
+
+impl ClientMaker {
+    /// Reads the root certificates.
+    pub(super) fn new(connect_timeout: Duration) -> Result<Self, EgressError> {
+        let provider = CryptoProvider::get_default().cloned();
+        let provider = provider.unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
+        let verifier = Verifier::new(Arc::clone(&provider))?;
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous() // that is, with a verifier of our choice: the system's
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        tls.alpn_protocols = vec!["h2".into(), "http/1.1".into()];
+        Ok(Self { tls: Arc::new(tls), connect_timeout })
+    }
+
+    /// A client that connects only to addresses that `judge` gives it.
+    pub(super) fn client(&self, judge: PortJudge) -> Result<Client, reqwest::Error> {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_MAX);
+        Client::builder()
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(judge)
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .referer(false)
+            .user_agent(USER_AGENT)
+            .connect_timeout(self.connect_timeout)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+            .http2_max_header_list_size(HEADER_BYTES_MAX)
+            .tcp_nodelay(true)
+            .build()
+    }
+}
