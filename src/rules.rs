@@ -20,7 +20,8 @@ use crate::{
     identity::Clients,
     manifest::{
         BackendSpec, CasesFile, ClientsFile, CredentialName, FloorsFile, Place, Problem, ServerFile,
-        Severity, Source, ToolManifest, ToolName, Unlisted, join_pointer, read_value,
+        ServiceSpec, Severity, Source, TimeSpan, ToolLimits, ToolManifest, ToolName, Unlisted, join_pointer,
+        read_value,
     },
     output::{Checked, OutputRule, OutputRules, Shape},
     policy::{Inputs, Policies, ToolFacts},
@@ -241,15 +242,7 @@ fn route(
     match Plan::compile(http, &service.url) {
         Ok(plan) => Some(Route {
             plan,
-            limits: CallLimits {
-                timeout: manifest.limits.timeout.unwrap_or(service.timeout).min(service.timeout).duration(),
-                response_bytes_max: manifest
-                    .limits
-                    .response
-                    .unwrap_or(service.response)
-                    .min(service.response)
-                    .bytes(),
-            },
+            limits: limits(service, manifest.limits),
             credential: manifest.credential.clone(),
         }),
         Err(errors) => {
@@ -258,6 +251,18 @@ fn route(
             }));
             None
         }
+    }
+}
+
+/// A tool can narrow the limits of its service, not widen them.
+fn limits(service: &ServiceSpec, tool: ToolLimits) -> CallLimits {
+    let timeout = tool.timeout.unwrap_or(service.timeout).min(service.timeout).duration();
+    CallLimits {
+        timeout,
+        head_timeout: service.head_timeout.map_or(timeout, TimeSpan::duration),
+        idle_timeout: service.idle_timeout.duration(),
+        response_bytes_max: tool.response.unwrap_or(service.response).min(service.response).bytes(),
+        response_values_max: service.values.get(),
     }
 }
 

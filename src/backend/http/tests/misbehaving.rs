@@ -1,0 +1,3 @@
+//! Servers that misbehave, each with its exact typed error.
+
+use super::*;

@@ -1,0 +1,124 @@
+//! A connection that misbehaves is not used again, and what is left on it is never read.
+
+use super::*;
+
+/// What a server might slip in, for the next call to take for its own.
+const STOLEN: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"stolen\":true}";
+
+fn at_once(bytes: impl Into<Vec<u8>>) -> Vec<(Duration, Vec<u8>)> {
+    vec![(Duration::ZERO, bytes.into())]
+}
+
+fn good() -> String {
+    format!("{JSON}Content-Length: 13\r\n\r\n{{\"good\":true}}")
+}
+
+fn json(head: &str, body: &str) -> String {
+    format!("{JSON}{head}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// What two calls to a server get, and how many connections they took.
+async fn twice(
+    first: Vec<(Duration, Vec<u8>)>,
+    pause: Duration,
+) -> (Result<Answer, BackendError>, Result<Answer, BackendError>, usize) {
+    let (base, connections) = raw::misbehaves_once(first).await;
+    let (backends, plan) = (backends(), plan(&base, json!({})));
+    let limits = CallLimits { idle_timeout: Duration::from_millis(200), ..LIMITS };
+    let (none, never) = (Map::new(), CancellationToken::new());
+    let one = backends.send(&plan, &none, None, limits, &never).await;
+    tokio::time::sleep(pause).await;
+    let two = backends.send(&plan, &none, None, limits, &never).await;
+    (one, two, connections.load(Ordering::SeqCst))
+}
+
+#[tokio::test]
+async fn a_connection_that_behaves_is_used_again() {
+    let (one, two, connections) = twice(at_once(good()), Duration::from_millis(50)).await;
+    assert_eq!(one.unwrap().body, two.unwrap().body);
+    assert_eq!(connections, 1);
+}
+
+#[tokio::test]
+async fn a_second_answer_to_one_request_is_never_read() {
+    let later = |pause| vec![(Duration::ZERO, good().into_bytes()), (pause, STOLEN.as_bytes().to_vec())];
+    let together = || at_once([good().as_bytes(), STOLEN.as_bytes()].concat());
+    for (first, pause) in [
+        (together(), Duration::ZERO),
+        (together(), Duration::from_millis(50)),
+        (later(Duration::from_millis(20)), Duration::from_millis(80)),
+    ] {
+        let (one, two, connections) = twice(first, pause).await;
+        for answer in [one, two] {
+            assert_eq!(answer.unwrap().body, json!({ "good": true }), "{pause:?}");
+        }
+        assert_eq!(connections, 2, "{pause:?}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_after_a_body_end_the_connection() {
+    let no_content = "HTTP/1.1 204 No Content\r\n";
+    for (head, rest) in [
+        (good(), "x".to_owned()),
+        (good(), "\r\n".to_owned()),
+        (format!("{no_content}\r\n"), STOLEN.to_owned()),
+        (format!("{no_content}Content-Length: {}\r\n\r\n", STOLEN.len()), STOLEN.to_owned()),
+        (format!("{JSON}Content-Length: 0\r\n\r\n"), STOLEN.to_owned()),
+        (format!("{JSON}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"), STOLEN.to_owned()),
+    ] {
+        let (one, two, connections) =
+            twice(at_once(format!("{head}{rest}")), Duration::from_millis(50)).await;
+        assert!(one.is_ok(), "{head}");
+        assert_eq!(two.unwrap().body, json!({ "good": true }), "{head}");
+        assert_eq!(connections, 2, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_request_has_no_body_and_what_comes_after_it_is_dropped() {
+    let (base, connections) = raw::misbehaves_once(at_once(good())).await;
+    let (backends, none, never) = (backends(), Map::new(), CancellationToken::new());
+    let head = plan(&base, json!({ "method": "HEAD" }));
+    let one = backends.send(&head, &none, None, LIMITS, &never).await.unwrap();
+    assert_eq!((one.body, one.bytes), (Value::Null, 0));
+    let two = backends.send(&plan(&base, json!({})), &none, None, LIMITS, &never).await.unwrap();
+    assert_eq!(two.body, json!({ "good": true }));
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn after_a_refusal_the_next_call_has_a_connection_of_its_own() {
+    let stalled = format!("{JSON}Content-Length: 13\r\n\r\n{{\"good\"");
+    let rest = ":true}";
+    for (code, first) in [
+        ("backend_too_large", at_once(json("", &" ".repeat(5_000)))),
+        ("backend_not_json", at_once(good().replace("application/json", "text/html"))),
+        ("backend_not_json", at_once(good().replace("application/json", "text/event-stream"))),
+        ("backend_encoded", at_once(json("Content-Encoding: br\r\n", "{}"))),
+        ("backend_undecodable", at_once(json("Content-Encoding: gzip\r\n", "{}"))),
+        ("backend_malformed", at_once(json("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"))),
+        ("backend_malformed", at_once(json("Content-Length: 3\r\n", "{}"))),
+        ("backend_malformed", at_once(json("Content-Length: 2\r\n", "{}"))),
+        ("backend_malformed", at_once(format!("{JSON}Transfer-Encoding: chunked\r\n\r\nzz\r\n{{}}\r\n"))),
+        (
+            "backend_idle_timed_out",
+            vec![
+                (Duration::ZERO, stalled.into_bytes()),
+                (Duration::from_millis(300), rest.as_bytes().to_vec()),
+            ],
+        ),
+        (
+            "backend_status",
+            at_once("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"),
+        ),
+        ("backend_not_strict", at_once(json("", "{\"a\":1,\"a\":2}"))),
+        ("backend_not_strict", at_once(json("", "{"))),
+    ] {
+        let (one, two, connections) = twice(first, Duration::from_millis(200)).await;
+        assert_eq!(one.unwrap_err().code(), code);
+        assert_eq!(two.unwrap().body, json!({ "good": true }), "{code}");
+        assert_eq!(connections, 2, "{code}");
+    }
+}
