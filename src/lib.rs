@@ -12,6 +12,7 @@
     allow(clippy::needless_pass_by_value, reason = "tests hand over values they make in place")
 )]
 
+pub mod strict;
 pub mod manifest;
 pub mod call;
 pub mod egress;
