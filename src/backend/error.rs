@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::manifest::CredentialName;
+use crate::{manifest::CredentialName, strict::Rule};
 
 /// Why a backend gave no usable answer.
 ///
@@ -77,7 +77,7 @@ pub enum BackendError {
     #[error("the backend's answer is not strict JSON: {rule} at byte {offset}")]
     NotStrict {
         /// The rule it breaks.
-        rule: &'static str,
+        rule: Rule,
         /// Where, in bytes from the beginning of the decoded body.
         offset: usize,
     },
@@ -214,7 +214,7 @@ mod tests {
             BackendError::Redirected { code: 302 },
             BackendError::TooLarge { limit: 65536 },
             BackendError::NotJson,
-            BackendError::NotStrict { rule: "duplicate key", offset: 17 },
+            BackendError::NotStrict { rule: Rule::DuplicateKey, offset: 17 },
         ]
         .map(|error| error.public_message());
         insta::assert_snapshot!(messages.join("\n"), @r"
@@ -241,7 +241,7 @@ mod tests {
             BackendError::HeadTooLarge,
             BackendError::Malformed,
             BackendError::NotJson,
-            BackendError::NotStrict { rule: "duplicate key", offset: 17 },
+            BackendError::NotStrict { rule: Rule::DuplicateKey, offset: 17 },
             BackendError::Encoded,
             BackendError::Undecodable,
         ];
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn the_record_says_where_an_answer_stops_being_strict() {
-        let error = BackendError::NotStrict { rule: "duplicate key", offset: 17 };
+        let error = BackendError::NotStrict { rule: Rule::DuplicateKey, offset: 17 };
         insta::assert_snapshot!(error, @"the backend's answer is not strict JSON: duplicate key at byte 17");
     }
 

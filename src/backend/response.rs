@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use self::head::{Content, Head};
 use super::{Answer, BackendError, CallLimits};
+use crate::strict::{self, Bounds, Fault};
 
 /// How deep the JSON of an answer may be nested.
 const DEPTH_MAX: usize = 64;
@@ -31,8 +32,10 @@ pub(super) async fn read(response: Response, limits: CallLimits) -> Result<Answe
     Ok(Answer { status: status.as_u16(), body: value, bytes: body.len(), peer })
 }
 
-/// What no two readers read differently is parsed, and nothing else.
+/// Parses what every reader reads alike, and nothing else.
 fn parse(body: &[u8], limits: CallLimits) -> Result<Value, BackendError> {
-    let _ = (limits.response_values_max, DEPTH_MAX);
+    let bounds = Bounds { depth_max: DEPTH_MAX, nodes_max: limits.response_values_max };
+    strict::scan(body, bounds).map_err(|Fault { rule, offset }| BackendError::NotStrict { rule, offset })?;
+    // INVARIANT: strict JSON is JSON, so this does not fail.
     serde_json::from_slice(body).map_err(|_| BackendError::NotJson)
 }

@@ -13,10 +13,13 @@
 mod backend;
 mod gate;
 mod project;
+mod raw;
+mod served;
 
 mod denials;
 mod hiding;
 mod failures;
+mod misbehaving;
 mod release;
 mod identity;
 mod names;

@@ -139,6 +139,3 @@ impl Write for Capped {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

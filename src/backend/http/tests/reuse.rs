@@ -88,37 +88,51 @@ async fn a_head_request_has_no_body_and_what_comes_after_it_is_dropped() {
     assert_eq!(connections.load(Ordering::SeqCst), 2);
 }
 
+/// Calls twice, once refused; says how many connections that took.
+async fn connections_after(code: &str, first: Vec<(Duration, Vec<u8>)>) -> usize {
+    let (one, two, connections) = twice(first, Duration::from_millis(200)).await;
+    assert_eq!(one.unwrap_err().code(), code);
+    assert_eq!(two.unwrap().body, json!({ "good": true }), "{code}");
+    connections
+}
+
 #[tokio::test]
-async fn after_a_refusal_the_next_call_has_a_connection_of_its_own() {
-    let stalled = format!("{JSON}Content-Length: 13\r\n\r\n{{\"good\"");
-    let rest = ":true}";
+async fn a_connection_whose_answer_is_not_over_is_not_used_again() {
+    let stated = |length: usize| format!("{JSON}Content-Length: {length}\r\n\r\n{{\"good\"").into_bytes();
+    let chunked = |body: &str| at_once(format!("{JSON}Transfer-Encoding: chunked\r\n\r\n{body}"));
+    let late = || vec![(Duration::ZERO, stated(13)), (Duration::from_millis(300), b":true}".to_vec())];
+    let upgrade = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     for (code, first) in [
-        ("backend_too_large", at_once(json("", &" ".repeat(5_000)))),
-        ("backend_not_json", at_once(good().replace("application/json", "text/html"))),
-        ("backend_not_json", at_once(good().replace("application/json", "text/event-stream"))),
-        ("backend_encoded", at_once(json("Content-Encoding: br\r\n", "{}"))),
-        ("backend_undecodable", at_once(json("Content-Encoding: gzip\r\n", "{}"))),
-        ("backend_malformed", at_once(json("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"))),
+        ("backend_too_large", at_once(stated(1_000_000))),
+        ("backend_too_large", chunked(&format!("1001\r\n{}", " ".repeat(5_000)))),
+        ("backend_malformed", chunked("zz\r\n{}\r\n")),
+        ("backend_malformed", chunked("2\r\n{}xx0\r\n\r\n")),
         ("backend_malformed", at_once(json("Content-Length: 3\r\n", "{}"))),
-        ("backend_malformed", at_once(json("Content-Length: 2\r\n", "{}"))),
-        ("backend_malformed", at_once(format!("{JSON}Transfer-Encoding: chunked\r\n\r\nzz\r\n{{}}\r\n"))),
-        (
-            "backend_idle_timed_out",
-            vec![
-                (Duration::ZERO, stalled.into_bytes()),
-                (Duration::from_millis(300), rest.as_bytes().to_vec()),
-            ],
-        ),
-        (
-            "backend_status",
-            at_once("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"),
-        ),
-        ("backend_not_strict", at_once(json("", "{\"a\":1,\"a\":2}"))),
-        ("backend_not_strict", at_once(json("", "{"))),
+        ("backend_malformed", at_once("nonsense\r\n\r\n")),
+        ("backend_idle_timed_out", late()),
+        ("backend_not_json", at_once(format!("{JSON}\r\n").replace("application/json", "text/event-stream"))),
+        ("backend_encoded", at_once(format!("{JSON}Content-Encoding: br\r\n\r\n"))),
+        ("backend_status", at_once(upgrade)),
     ] {
-        let (one, two, connections) = twice(first, Duration::from_millis(200)).await;
-        assert_eq!(one.unwrap_err().code(), code);
-        assert_eq!(two.unwrap().body, json!({ "good": true }), "{code}");
-        assert_eq!(connections, 2, "{code}");
+        assert_eq!(connections_after(code, first).await, 2, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_whole_answer_that_is_refused() {
+    for (code, first) in [
+        ("backend_too_large", json("", &" ".repeat(5_000))),
+        ("backend_not_json", good().replace("application/json", "text/html")),
+        ("backend_encoded", json("Content-Encoding: br\r\n", "{}")),
+        ("backend_undecodable", json("Content-Encoding: gzip\r\n", "{}")),
+        ("backend_malformed", json("Content-Length: 2\r\n", "{}")),
+        ("backend_not_strict", json("", "{\"a\":1,\"a\":2}")),
+        ("backend_not_strict", json("", "{")),
+        ("backend_status", "HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\n{}".to_owned()),
+    ] {
+        // The end of such an answer is where it said, so its connection may be used again;
+        // with an answer that nobody asked for behind it, it is not.
+        connections_after(code, at_once(first.clone())).await;
+        assert_eq!(connections_after(code, at_once(format!("{first}{STOLEN}"))).await, 2, "{code}");
     }
 }
