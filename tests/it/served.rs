@@ -36,14 +36,15 @@ impl Served {
             .args(["serve", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let url = lines
             .find_map(|line| Some(line.split_once("http://")?.1.split_once(';')?.0.to_owned()))
             .expect("the gate says where it serves");
+        std::thread::spawn(move || lines.for_each(drop)); // a full pipe would stop the gate
         Self { child, url: format!("http://{url}"), http: reqwest::Client::new(), folder }
     }
 

@@ -124,7 +124,7 @@ async fn nothing_is_left_of_a_whole_answer_that_is_refused() {
         ("backend_too_large", json("", &" ".repeat(5_000))),
         ("backend_not_json", good().replace("application/json", "text/html")),
         ("backend_encoded", json("Content-Encoding: br\r\n", "{}")),
-        ("backend_undecodable", json("Content-Encoding: gzip\r\n", "{}")),
+        ("backend_undecodable", json("Content-Encoding: gzip\r\n", "{\"id\":\"not gzip\"}")),
         ("backend_malformed", json("Content-Length: 2\r\n", "{}")),
         ("backend_not_strict", json("", "{\"a\":1,\"a\":2}")),
         ("backend_not_strict", json("", "{")),
