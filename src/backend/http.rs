@@ -1,15 +1,32 @@
 //! The HTTP backend: one request, one answer.
 
-use std::{error::Error, io};
+use std::{error::Error, io, panic, sync::LazyLock};
 
 use reqwest::{Request, Response};
-use tokio::time;
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinSet,
+    time,
+};
 
 use super::{Answer, BackendError, CallLimits, OutgoingRequest, TimeLimit, response};
 use crate::{
     credential::Lease,
     egress::{CONNECT_TIMEOUT, Egress},
 };
+
+/// How many threads serve the connections to backends.
+const CONNECTION_THREADS: usize = 4;
+
+/// Where connections to backends are served: on threads of their own, away from the deadlines.
+///
+/// The HTTP client passes over interim answers without a pause for as long as
+/// some are there to be read: two connections that are flooded with them keep
+/// two threads busy for a second, and no timer on these threads runs meanwhile.
+static CONNECTIONS: LazyLock<Option<Runtime>> = LazyLock::new(|| {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(CONNECTION_THREADS).thread_name("backends").enable_all().build().ok()
+});
 
 /// Sends a request and reads its answer. Whoever calls keeps the time of the whole.
 pub(super) async fn exchange(
@@ -29,14 +46,25 @@ pub(super) async fn exchange(
 }
 
 async fn head(egress: &Egress, request: Request, limits: CallLimits) -> Result<Response, BackendError> {
-    let sending = egress.send(request);
-    let outcome = if limits.head_timeout < limits.timeout {
+    let sending = send(egress.clone(), request);
+    if limits.head_timeout < limits.timeout {
         let late = BackendError::TimedOut { limit: TimeLimit::Head, after: limits.head_timeout, sent: true };
-        time::timeout(limits.head_timeout, sending).await.map_err(|_| late)?
+        time::timeout(limits.head_timeout, sending).await.unwrap_or(Err(late))
     } else {
         sending.await
-    };
-    outcome.map_err(|error| classify(&error))
+    }
+}
+
+/// Waits for the head where connections are served. A wait that is given up ends the task.
+async fn send(egress: Egress, request: Request) -> Result<Response, BackendError> {
+    let connections = CONNECTIONS.as_ref().ok_or(BackendError::Unreachable)?;
+    let mut task = JoinSet::new();
+    task.spawn_on(async move { egress.send(request).await }, connections.handle());
+    match task.join_next().await {
+        Some(Ok(outcome)) => outcome.map_err(|error| classify(&error)),
+        Some(Err(error)) if error.is_panic() => panic::resume_unwind(error.into_panic()),
+        Some(Err(_)) | None => Err(BackendError::Interrupted),
+    }
 }
 
 /// The error's own text is dropped here: it holds the URL, and can hold more.
