@@ -60,7 +60,10 @@ async fn behave(stream: &mut TcpStream, behaviour: &str, bomb: &Bomb) -> std::io
         "slow-head" => return drip(stream, OK, b"X").await,
         "silent" => return drip(stream, "", b"").await,
         "stall" => return drip(stream, &format!("{JSON}Content-Length: 100\r\n\r\n{{"), b"").await,
-        "chunks" => return flood(stream, &chunked, b"10\r\n                \r\n").await,
+        "chunks" => {
+            let chunk = format!("400\r\n{}\r\n", " ".repeat(0x400));
+            return flood(stream, &chunked, chunk.as_bytes()).await;
+        }
         "extensions" => return flood(stream, &format!("{chunked}2;a="), b"aaaaaaaaaaaaaaaa").await,
         "trailers" => return flood(stream, &format!("{chunked}2\r\n{{}}\r\n0\r\n"), b"X: a\r\n").await,
         "headers" => return flood(stream, OK, b"X: a\r\n").await,
