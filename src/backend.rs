@@ -22,7 +22,7 @@ use crate::{
     plan::OutgoingRequest,
 };
 
-pub use error::BackendError;
+pub use error::{BackendError, TimeLimit};
 pub use executed::{ExecuteError, Executed, Route, Routes};
 
 /// All backends, behind the one way out.
@@ -42,8 +42,14 @@ pub struct Backend {
 pub struct CallLimits {
     /// How long connecting, sending and reading the whole answer may take together.
     pub timeout: Duration,
-    /// How many bytes the answer's body may have.
+    /// How long it may take from the beginning of the call to the end of the answer's head.
+    pub head_timeout: Duration,
+    /// How long nothing may come while the answer's body is read.
+    pub idle_timeout: Duration,
+    /// How many bytes the answer's body may have, as it arrives and decoded.
     pub response_bytes_max: usize,
+    /// How many JSON values the answer may hold.
+    pub response_values_max: usize,
 }
 
 /// A backend's answer: whole, and JSON.
@@ -55,7 +61,7 @@ pub struct Answer {
     pub status: u16,
     /// The body; `null` where there is none.
     pub body: Value,
-    /// How many bytes the body had.
+    /// How many bytes the body had, once decoded.
     pub bytes: usize,
     /// The address that answered.
     pub peer: Option<SocketAddr>,
@@ -111,7 +117,7 @@ impl Backend {
             biased;
             () = cancel.cancelled() => Err(BackendError::Cancelled { sent: true }),
             outcome = tokio::time::timeout(limits.timeout, http::exchange(&self.way, request, lease, limits)) => {
-                outcome.unwrap_or(Err(BackendError::TimedOut { after: limits.timeout, sent: true }))
+                outcome.unwrap_or(Err(BackendError::TimedOut { limit: TimeLimit::Total, after: limits.timeout, sent: true }))
             }
         }
     }

@@ -126,7 +126,7 @@ impl Gateway {
         let metered = trail.note(self.limits.spend(admitted))?;
         let validated = trail.note(rules.schemas.validate(metered, &self.lane).await)?;
         let authorized = trail.note(rules.policies.authorize(validated))?;
-        let planned = trail.note(rules.plans.plan(authorized))?;
+        let planned = trail.note(rules.plans.plan(self.backends.egress(), authorized).await)?;
         let approved = trail.note(self.approvals.settle(planned))?;
         let committed = self.audit.commit(approved, trail).await;
         let committed = trail.note(committed)?;
@@ -245,7 +245,7 @@ pub fn rehearse(
     let metered = trail.note(limits.spend(admitted))?;
     let validated = trail.note(rules.schemas.rehearse(metered))?;
     let authorized = trail.note(rules.policies.authorize(validated))?;
-    let planned = trail.note(rules.plans.plan(authorized))?;
+    let planned = trail.note(rules.plans.rehearse(authorized))?;
     trail.note(Approvals::default().settle(planned))?;
     Ok(())
 }

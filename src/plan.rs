@@ -14,8 +14,11 @@ mod urls;
 
 use std::{collections::HashMap, ops::Deref};
 
+use tokio::time::{Instant, timeout_at};
+
 use crate::{
     call::{Facts, Passed, Refusal, Stage},
+    egress::{Allowances, CONNECT_TIMEOUT, Egress, EgressRefusal, Way},
     manifest::ToolName,
     policy::Authorized,
 };
@@ -23,6 +26,9 @@ use crate::{
 pub use http::{Plan, PlanError};
 pub use request::OutgoingRequest;
 pub(crate) use urls::unsaid as urls_unsaid;
+
+/// How many URLs that are judged one call may hold.
+const URLS_MAX: usize = 32;
 
 /// A call whose request is ready but for its credential.
 #[derive(Debug)]
@@ -62,6 +68,14 @@ pub enum Unsendable {
         /// What is wrong with it, as the end of a sentence.
         reason: &'static str,
     },
+    /// An argument is a URL that the service may not call.
+    #[error("argument `{pointer}` is a URL that may not be called: {refusal}")]
+    Egress {
+        /// The argument's JSON pointer.
+        pointer: String,
+        /// Why.
+        refusal: EgressRefusal,
+    },
     /// The tool has no plan: it is not of this release.
     #[error("tool `{tool}` has no plan")]
     NoPlan {
@@ -81,6 +95,7 @@ impl Refusal for Unsendable {
     fn code(&self) -> &'static str {
         match self {
             Self::Argument { .. } => "argument_unsendable",
+            Self::Egress { .. } => "egress_refused",
             Self::NoPlan { .. } => "no_plan",
         }
     }
@@ -88,6 +103,8 @@ impl Refusal for Unsendable {
         match self {
             // The agent wrote the argument, and can mend it.
             Self::Argument { .. } => self.to_string(),
+            // Where a name leads is not the agent's to learn.
+            Self::Egress { pointer, .. } => format!("argument `{pointer}` is a URL that may not be called"),
             Self::NoPlan { .. } => "temporarily unavailable".into(),
         }
     }
@@ -96,23 +113,63 @@ impl Refusal for Unsendable {
 /// How the tools of a release become requests.
 #[derive(Debug, Default)]
 pub struct Plans {
-    tools: HashMap<ToolName, Plan>,
+    tools: HashMap<ToolName, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    plan: Plan,
+    /// Where the service's own calls may go, and so those that its arguments make it do.
+    allowances: Allowances,
 }
 
 impl Plans {
-    /// Adds the plan of a tool.
-    pub fn insert(&mut self, tool: ToolName, plan: Plan) {
-        self.tools.insert(tool, plan);
+    /// Adds the plan of a tool, whose service is allowed this.
+    pub fn insert(&mut self, tool: ToolName, plan: Plan, allowances: Allowances) {
+        self.tools.insert(tool, Entry { plan, allowances });
     }
 
-    /// Makes the request of a call.
+    /// Makes the request of a call, and judges the URLs among its arguments.
+    ///
+    /// # Errors
+    /// When an argument cannot take its place in it, or leads where the service may not go.
+    pub async fn plan(&self, egress: &Egress, authorized: Authorized) -> Result<Planned, Unsendable> {
+        let planned = self.rehearse(authorized)?;
+        let Entry { plan, allowances } = self.of(&planned)?;
+        let urls = plan.urls(planned.arguments().as_map());
+        if let Some((pointer, _)) = urls.get(URLS_MAX) {
+            let reason = "is one URL too many: a call may hold 32";
+            return Err(Unsendable::Argument { pointer: pointer.clone(), reason });
+        }
+        if !urls.is_empty() {
+            judge(&egress.way(allowances), urls).await?;
+        }
+        Ok(planned)
+    }
+
+    /// Makes the request of a call that is not carried out. URLs among its arguments are not looked up.
     ///
     /// # Errors
     /// When an argument cannot take its place in it.
-    pub fn plan(&self, authorized: Authorized) -> Result<Planned, Unsendable> {
-        let name = authorized.tool().name();
-        let plan = self.tools.get(name).ok_or_else(|| Unsendable::NoPlan { tool: name.clone() })?;
-        let request = plan.request(authorized.arguments().as_map())?;
+    pub fn rehearse(&self, authorized: Authorized) -> Result<Planned, Unsendable> {
+        let request = self.of(&authorized)?.plan.request(authorized.arguments().as_map())?;
         Ok(Planned { authorized, request })
     }
+
+    fn of(&self, authorized: &Authorized) -> Result<&Entry, Unsendable> {
+        let name = authorized.tool().name();
+        self.tools.get(name).ok_or_else(|| Unsendable::NoPlan { tool: name.clone() })
+    }
+}
+
+/// Judges URLs one after the other, in the time that one connection may take.
+async fn judge(way: &Way, urls: Vec<(String, &str)>) -> Result<(), Unsendable> {
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    for (pointer, url) in urls {
+        let judged = timeout_at(deadline, way.judge_url(url)).await;
+        judged
+            .unwrap_or(Err(EgressRefusal::Unresolved))
+            .map_err(|refusal| Unsendable::Egress { pointer, refusal })?;
+    }
+    Ok(())
 }

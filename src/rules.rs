@@ -22,7 +22,8 @@ use crate::{
     identity::Clients,
     manifest::{
         BackendSpec, CasesFile, ClientsFile, CredentialName, FloorsFile, Place, Problem, ServerFile,
-        Severity, Source, ToolManifest, ToolName, Unlisted, join_pointer, read_value,
+        ServiceSpec, Severity, Source, TimeSpan, ToolLimits, ToolManifest, ToolName, Unlisted, join_pointer,
+        read_value,
     },
     output::{Checked, OutputRule, OutputRules, Shape},
     plan::{Plan, Plans},
@@ -106,7 +107,7 @@ impl Rules {
         for Compiled { tool, input, rule, plan, route } in compiled {
             schemas.insert(tool.name().clone(), input);
             output.insert(tool.name().clone(), rule);
-            plans.insert(tool.name().clone(), plan);
+            plans.insert(tool.name().clone(), plan, route.allowances.clone());
             routes.insert(tool.name().clone(), route);
             tools.push(tool);
         }
@@ -251,19 +252,11 @@ fn route(
 ) -> Option<(Plan, Route)> {
     let BackendSpec::Http(http) = &manifest.backend;
     let service = files.server.1.services.get(&http.service)?; // a missing one is a problem of its own
-    let limits = CallLimits {
-        timeout: manifest.limits.timeout.unwrap_or(service.timeout).min(service.timeout).duration(),
-        response_bytes_max: manifest
-            .limits
-            .response
-            .unwrap_or(service.response)
-            .min(service.response)
-            .bytes(),
-    };
     let allowances = Allowances::new(&service.egress).ok()?; // what is wrong is a problem of the service
     match Plan::compile(http, &service.url, &manifest.input) {
         Ok(plan) => {
             lint::clash(files, source, manifest, &plan, problems);
+            let limits = limits(service, manifest.limits);
             Some((plan, Route { limits, allowances, credential: manifest.credential.clone() }))
         }
         Err(errors) => {
@@ -274,6 +267,18 @@ fn route(
             );
             None
         }
+    }
+}
+
+/// A tool can narrow the limits of its service, not widen them.
+fn limits(service: &ServiceSpec, tool: ToolLimits) -> CallLimits {
+    let timeout = tool.timeout.unwrap_or(service.timeout).min(service.timeout).duration();
+    CallLimits {
+        timeout,
+        head_timeout: service.head_timeout.map_or(timeout, TimeSpan::duration),
+        idle_timeout: service.idle_timeout.duration(),
+        response_bytes_max: tool.response.unwrap_or(service.response).min(service.response).bytes(),
+        response_values_max: service.values.get(),
     }
 }
 

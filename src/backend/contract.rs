@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, BackendError, CallLimits};
+use super::{Answer, BackendError, CallLimits, TimeLimit};
 
 /// How a backend under test treats a call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,7 +41,13 @@ pub(crate) trait Subject {
 /// The secret that no message may hold.
 pub(crate) const SECRET: &str = "hunter2-is-the-secret";
 
-const LIMITS: CallLimits = CallLimits { timeout: Duration::from_millis(300), response_bytes_max: 4096 };
+const LIMITS: CallLimits = CallLimits {
+    timeout: Duration::from_millis(300),
+    head_timeout: Duration::from_secs(60),
+    idle_timeout: Duration::from_secs(60),
+    response_bytes_max: 4096,
+    response_values_max: 100,
+};
 
 /// How late a deadline or a cancellation may take effect, on a loaded machine.
 const SLACK: Duration = Duration::from_secs(2);
@@ -69,7 +75,11 @@ async fn times_out(subject: &impl Subject) {
     for behaviour in [Behaviour::Silent, Behaviour::Trickle] {
         let begun = Instant::now();
         let error = call(subject, behaviour).await.unwrap_err();
-        assert_eq!(error, BackendError::TimedOut { after: LIMITS.timeout, sent: true }, "{behaviour:?}");
+        assert_eq!(
+            error,
+            BackendError::TimedOut { limit: TimeLimit::Total, after: LIMITS.timeout, sent: true },
+            "{behaviour:?}"
+        );
         assert!(begun.elapsed() < LIMITS.timeout + SLACK, "{behaviour:?}");
     }
 }

@@ -1,8 +1,8 @@
 //! Why a backend gave no usable answer.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use crate::egress::EgressRefusal;
+use crate::{egress::EgressRefusal, strict::Rule};
 
 /// Why a backend gave no usable answer.
 ///
@@ -22,9 +22,11 @@ pub enum BackendError {
     #[error("cannot connect to the backend")]
     Unreachable,
     /// The time was over.
-    #[error("timed out after {after:?}")]
+    #[error("timed out after {after:?}, the limit on {limit}")]
     TimedOut {
         /// The limit that ran out.
+        limit: TimeLimit,
+        /// How long it is.
         after: Duration,
         /// Whether the request may have been sent by then.
         sent: bool,
@@ -56,12 +58,53 @@ pub enum BackendError {
         /// The status (RFC 9110 §15.4).
         code: u16,
     },
-    /// The answer is not JSON, by its own word or in fact.
+    /// The head of the answer has too many header fields, or too large ones.
+    #[error("the head of the backend's answer is too large")]
+    HeadTooLarge,
+    /// The answer breaks HTTP's framing, or leaves open where it ends.
+    #[error("the backend's answer is malformed HTTP")]
+    Malformed,
+    /// The answer is not JSON, by its own word.
     #[error("the backend's answer is not JSON")]
     NotJson,
-    /// The answer has a content coding, though none was asked for.
+    /// The answer is not JSON that all readers read alike.
+    #[error("the backend's answer is not strict JSON: {rule} at byte {offset}")]
+    NotStrict {
+        /// The rule it breaks.
+        rule: Rule,
+        /// Where, in bytes from the beginning of the decoded body.
+        offset: usize,
+    },
+    /// The answer has a content coding that is not decoded, or more than one.
     #[error("the backend's answer is compressed or otherwise encoded")]
     Encoded,
+    /// The answer is not the gzip that it says it is.
+    #[error("the backend's answer is not one whole gzip member")]
+    Undecodable,
+}
+
+/// What a time limit is a limit on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TimeLimit {
+    /// Resolving, connecting and the TLS handshake.
+    Connect,
+    /// Everything up to the end of the answer's head.
+    Head,
+    /// A pause in the answer's body.
+    Idle,
+    /// The whole exchange.
+    Total,
+}
+
+impl fmt::Display for TimeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connecting",
+            Self::Head => "waiting for the answer's head",
+            Self::Idle => "a pause in the answer",
+            Self::Total => "the whole call",
+        })
+    }
 }
 
 impl BackendError {
@@ -75,8 +118,12 @@ impl BackendError {
             | Self::TooLarge { .. }
             | Self::Status { .. }
             | Self::Redirected { .. }
+            | Self::HeadTooLarge
+            | Self::Malformed
             | Self::NotJson
-            | Self::Encoded => true,
+            | Self::NotStrict { .. }
+            | Self::Encoded
+            | Self::Undecodable => true,
         }
     }
 
@@ -92,20 +139,37 @@ impl BackendError {
         }
     }
 
+    /// Whether the backend broke a rule in an answer that may have been whole, so that its connection
+    /// would be used again.
+    #[must_use]
+    pub(super) const fn is_misbehaviour(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed | Self::NotJson | Self::NotStrict { .. } | Self::Encoded | Self::Undecodable
+        )
+    }
+
     /// The error in one word, stable over versions.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Egress { .. } => "egress_refused",
             Self::Unreachable => "backend_unreachable",
-            Self::TimedOut { .. } => "backend_timed_out",
+            Self::TimedOut { limit: TimeLimit::Connect, .. } => "backend_connect_timed_out",
+            Self::TimedOut { limit: TimeLimit::Head, .. } => "backend_head_timed_out",
+            Self::TimedOut { limit: TimeLimit::Idle, .. } => "backend_idle_timed_out",
+            Self::TimedOut { limit: TimeLimit::Total, .. } => "backend_timed_out",
             Self::Cancelled { .. } => "cancelled",
             Self::Interrupted => "backend_interrupted",
             Self::TooLarge { .. } => "backend_too_large",
             Self::Status { .. } => "backend_status",
             Self::Redirected { .. } => "backend_redirected",
+            Self::HeadTooLarge => "backend_head_too_large",
+            Self::Malformed => "backend_malformed",
             Self::NotJson => "backend_not_json",
+            Self::NotStrict { .. } => "backend_not_strict",
             Self::Encoded => "backend_encoded",
+            Self::Undecodable => "backend_undecodable",
         }
     }
 
@@ -121,8 +185,12 @@ impl BackendError {
             | Self::Unreachable
             | Self::Interrupted
             | Self::Redirected { .. }
+            | Self::HeadTooLarge
+            | Self::Malformed
             | Self::NotJson
-            | Self::Encoded => "backend failed".to_owned(),
+            | Self::NotStrict { .. }
+            | Self::Encoded
+            | Self::Undecodable => "backend failed".to_owned(),
         }
     }
 }
@@ -137,11 +205,12 @@ mod tests {
     fn the_agent_is_told_little() {
         let messages = [
             BackendError::Unreachable,
-            BackendError::TimedOut { after: AFTER, sent: true },
+            BackendError::TimedOut { limit: TimeLimit::Total, after: AFTER, sent: true },
             BackendError::Status { code: 404 },
             BackendError::Redirected { code: 302 },
             BackendError::TooLarge { limit: 65536 },
             BackendError::NotJson,
+            BackendError::NotStrict { rule: Rule::DuplicateKey, offset: 17 },
         ]
         .map(|error| error.public_message());
         insta::assert_snapshot!(messages.join("\n"), @r"
@@ -151,28 +220,52 @@ mod tests {
         backend failed
         backend failed: its answer is larger than 65536 bytes
         backend failed
+        backend failed
         ");
     }
 
     #[test]
     fn an_effect_is_possible_from_the_moment_of_sending_on() {
         let possible = [
-            BackendError::TimedOut { after: AFTER, sent: true },
+            BackendError::TimedOut { limit: TimeLimit::Total, after: AFTER, sent: true },
             BackendError::Cancelled { sent: true },
             BackendError::Interrupted,
             BackendError::TooLarge { limit: 1 },
             BackendError::Status { code: 500 },
             BackendError::Redirected { code: 303 },
+            BackendError::HeadTooLarge,
+            BackendError::Malformed,
             BackendError::NotJson,
+            BackendError::NotStrict { rule: Rule::DuplicateKey, offset: 17 },
             BackendError::Encoded,
+            BackendError::Undecodable,
         ];
         assert!(possible.iter().all(BackendError::effect_possible));
         let impossible = [
             BackendError::Unreachable,
-            BackendError::TimedOut { after: AFTER, sent: false },
+            BackendError::TimedOut { limit: TimeLimit::Total, after: AFTER, sent: false },
             BackendError::Cancelled { sent: false },
         ];
         assert!(!impossible.iter().any(|error| error.sent() || error.effect_possible()));
+    }
+
+    #[test]
+    fn the_record_says_which_limit_ran_out() {
+        let errors = [TimeLimit::Connect, TimeLimit::Head, TimeLimit::Idle, TimeLimit::Total]
+            .map(|limit| BackendError::TimedOut { limit, after: AFTER, sent: true })
+            .map(|error| format!("{}: {error}", error.code()));
+        insta::assert_snapshot!(errors.join("\n"), @r"
+        backend_connect_timed_out: timed out after 5s, the limit on connecting
+        backend_head_timed_out: timed out after 5s, the limit on waiting for the answer's head
+        backend_idle_timed_out: timed out after 5s, the limit on a pause in the answer
+        backend_timed_out: timed out after 5s, the limit on the whole call
+        ");
+    }
+
+    #[test]
+    fn the_record_says_where_an_answer_stops_being_strict() {
+        let error = BackendError::NotStrict { rule: Rule::DuplicateKey, offset: 17 };
+        insta::assert_snapshot!(error, @"the backend's answer is not strict JSON: duplicate key at byte 17");
     }
 
     #[test]

@@ -1,13 +1,35 @@
 //! The HTTP backend: one request, one answer.
 
-use super::{Answer, BackendError, CallLimits, response};
+use std::{error::Error, io, panic, sync::LazyLock};
+
+use reqwest::{Request, Response};
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinSet,
+    time,
+};
+
+use super::{Answer, BackendError, CallLimits, TimeLimit, response};
 use crate::{
     credential::Lease,
     egress::{CONNECT_TIMEOUT, SendError, Way},
     plan::OutgoingRequest,
 };
 
-/// Sends a request and reads its answer. Whoever calls keeps the time.
+/// How many threads serve the connections to backends.
+const CONNECTION_THREADS: usize = 4;
+
+/// Where connections to backends are served: on threads of their own, away from the deadlines.
+///
+/// The HTTP client passes over interim answers without a pause for as long as
+/// some are there to be read: two connections that are flooded with them keep
+/// two threads busy for a second, and no timer on these threads runs meanwhile.
+static CONNECTIONS: LazyLock<Option<Runtime>> = LazyLock::new(|| {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(CONNECTION_THREADS).thread_name("backends").enable_all().build().ok()
+});
+
+/// Sends a request and reads its answer. Whoever calls keeps the time of the whole.
 pub(super) async fn exchange(
     way: &Way,
     outgoing: &OutgoingRequest,
@@ -18,24 +40,72 @@ pub(super) async fn exchange(
     if let Some(lease) = lease {
         lease.apply(&mut request);
     }
-    let response = way.send(request).await.map_err(classify)?;
-    response::read(response, limits.response_bytes_max).await
+    let response = head(way, request, limits).await?;
+    let answer = response::read(response, limits).await;
+    if answer.as_ref().is_err_and(BackendError::is_misbehaviour) {
+        way.forget(outgoing.url());
+    }
+    answer
+}
+
+async fn head(way: &Way, request: Request, limits: CallLimits) -> Result<Response, BackendError> {
+    let sending = send(way.clone(), request);
+    if limits.head_timeout < limits.timeout {
+        let late = BackendError::TimedOut { limit: TimeLimit::Head, after: limits.head_timeout, sent: true };
+        time::timeout(limits.head_timeout, sending).await.unwrap_or(Err(late))
+    } else {
+        sending.await
+    }
+}
+
+/// Waits for the head where connections are served. A wait that is given up ends the task.
+async fn send(way: Way, request: Request) -> Result<Response, BackendError> {
+    let connections = CONNECTIONS.as_ref().ok_or(BackendError::Unreachable)?;
+    let mut task = JoinSet::new();
+    task.spawn_on(async move { way.send(request).await }, connections.handle());
+    match task.join_next().await {
+        Some(Ok(Ok(response))) => Ok(response),
+        Some(Ok(Err(SendError::Refused { refusal, sent }))) => Err(BackendError::Egress { refusal, sent }),
+        Some(Ok(Err(SendError::Http(error)))) => Err(classify(&error)),
+        Some(Err(error)) if error.is_panic() => panic::resume_unwind(error.into_panic()),
+        Some(Err(_)) | None => Err(BackendError::Interrupted),
+    }
 }
 
 /// The error's own text is dropped here: it holds the URL, and can hold more.
-#[expect(clippy::needless_pass_by_value, reason = "nobody is to keep the error")]
-fn classify(error: SendError) -> BackendError {
-    let error = match error {
-        SendError::Refused { refusal, sent } => return BackendError::Egress { refusal, sent },
-        SendError::Http(error) => error,
-    };
+pub(super) fn classify(error: &reqwest::Error) -> BackendError {
     match (error.is_connect(), error.is_timeout()) {
-        (true, true) => BackendError::TimedOut { after: CONNECT_TIMEOUT, sent: false },
+        (true, true) => {
+            BackendError::TimedOut { limit: TimeLimit::Connect, after: CONNECT_TIMEOUT, sent: false }
+        }
         (true, false) => BackendError::Unreachable,
-        // INVARIANT: only connecting has a limit inside the client; the
-        // deadline over the whole exchange is kept outside of it.
-        (false, _) => BackendError::Interrupted,
+        // INVARIANT: only connecting has a limit inside the client; all other
+        // deadlines are kept outside of it.
+        (false, _) => broken(error),
     }
+}
+
+/// Tells an answer that breaks the rules from a connection that broke.
+fn broken(error: &reqwest::Error) -> BackendError {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<hyper::Error>() {
+            if error.is_parse_too_large() {
+                return BackendError::HeadTooLarge;
+            }
+            if error.is_parse() {
+                return BackendError::Malformed;
+            }
+        }
+        // How the client says that chunks or trailers are broken or too long.
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+        {
+            return BackendError::Malformed;
+        }
+        cause = error.source();
+    }
+    BackendError::Interrupted
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use reqwest::{Client, Request, Response};
-use url::{Host, Url};
+use url::{Host, Position, Url};
 
 use super::{
     EgressRefusal,
@@ -24,8 +24,9 @@ pub struct Way(Arc<Inner>);
 struct Inner {
     maker: ClientMaker,
     judge: Arc<Judge>,
-    /// One client for each port that services have: a client's resolver learns no port.
-    clients: RwLock<HashMap<u16, Client>>,
+    /// One client for each origin, by `scheme://host:port`: a client's resolver learns no port, and the
+    /// connections of one origin can be dropped without those of another.
+    clients: RwLock<HashMap<Box<str>, Client>>,
 }
 
 /// Why no answer came.
@@ -59,7 +60,7 @@ impl Way {
         if let Some(address) = literal(request.url()) {
             self.0.judge.judge(SocketAddr::new(address, port)).map_err(unsent)?;
         }
-        let client = self.client(port).map_err(SendError::Http)?;
+        let client = self.client(request.url(), port).map_err(SendError::Http)?;
         let response = client.execute(request).await.map_err(|error| match refusal_in(&error) {
             Some(refusal) => unsent(refusal),
             None => SendError::Http(error),
@@ -93,17 +94,28 @@ impl Way {
         }
     }
 
-    fn client(&self, port: u16) -> Result<Client, reqwest::Error> {
+    /// Drops the connections to the URL's origin that no call is using: none is used again.
+    pub(crate) fn forget(&self, url: &Url) {
+        self.0.clients.write().unwrap_or_else(PoisonError::into_inner).remove(origin(url));
+    }
+
+    fn client(&self, url: &Url, port: u16) -> Result<Client, reqwest::Error> {
+        let origin = origin(url);
         let clients = self.0.clients.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&port) {
+        if let Some(client) = clients.get(origin) {
             return Ok(client.clone());
         }
         drop(clients);
         let resolver = PortJudge { judge: Arc::clone(&self.0.judge), port };
         let client = self.0.maker.client(resolver)?;
         let mut clients = self.0.clients.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(clients.entry(port).or_insert(client).clone())
+        Ok(clients.entry(origin.into()).or_insert(client).clone())
     }
+}
+
+/// `scheme://host:port`. A service's URL has no user.
+fn origin(url: &Url) -> &str {
+    &url[..Position::AfterPort]
 }
 
 fn literal(url: &Url) -> Option<IpAddr> {

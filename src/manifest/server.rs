@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
@@ -118,9 +119,18 @@ pub struct ServiceSpec {
     /// How long a call may take.
     #[serde(default = "default_timeout")]
     pub timeout: TimeSpan,
+    /// How long it may take until the head of an answer is there. Left out, as long as the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_timeout: Option<TimeSpan>,
+    /// How long an answer may pause once it has begun.
+    #[serde(default = "default_idle_timeout")]
+    pub idle_timeout: TimeSpan,
     /// How large an answer may be.
     #[serde(default = "default_response")]
     pub response: ByteSize,
+    /// How many JSON values an answer may hold, counted at every depth.
+    #[serde(default = "default_values")]
+    pub values: NonZeroUsize,
     /// Which addresses it may be reached at besides public ones. Left out, none.
     #[serde(default, skip_serializing_if = "EgressSpec::is_closed")]
     pub egress: EgressSpec,
@@ -128,6 +138,12 @@ pub struct ServiceSpec {
 
 const fn default_timeout() -> TimeSpan {
     TimeSpan::from_millis(10_000)
+}
+const fn default_idle_timeout() -> TimeSpan {
+    TimeSpan::from_millis(3_000)
+}
+const fn default_values() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(9_999)
 }
 const fn default_response() -> ByteSize {
     ByteSize::from_kib(256)

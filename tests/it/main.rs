@@ -13,11 +13,14 @@
 mod backend;
 mod gate;
 mod project;
+mod raw;
+mod served;
 
 mod denials;
 mod egress;
 mod hiding;
 mod failures;
+mod misbehaving;
 mod release;
 mod identity;
 mod names;

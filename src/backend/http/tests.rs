@@ -1,5 +1,7 @@
 //! The HTTP backend against real servers on loopback.
 
+mod misbehaving;
+mod reuse;
 mod servers;
 
 use std::{
@@ -17,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::servers::{echo, raw};
 use crate::{
     backend::{
-        Answer, Backend, BackendError, Backends, CallLimits,
+        Answer, Backend, BackendError, Backends, CallLimits, TimeLimit,
         contract::{self, Behaviour, SECRET, Subject},
     },
     credential::{Credentials, Lease},
@@ -26,7 +28,13 @@ use crate::{
     plan::Plan,
 };
 
-const LIMITS: CallLimits = CallLimits { timeout: Duration::from_secs(5), response_bytes_max: 4096 };
+const LIMITS: CallLimits = CallLimits {
+    timeout: Duration::from_secs(5),
+    head_timeout: Duration::from_secs(5),
+    idle_timeout: Duration::from_secs(5),
+    response_bytes_max: 4096,
+    response_values_max: 100,
+};
 
 const JSON: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
 
@@ -212,7 +220,8 @@ async fn times_out(base: &BaseUrl) {
     let begun = Instant::now();
     let outcome =
         backends().send(&plan(base, json!({})), &Map::new(), None, limits, &CancellationToken::new()).await;
-    assert_eq!(outcome, Err(BackendError::TimedOut { after: limits.timeout, sent: true }));
+    let timed_out = BackendError::TimedOut { limit: TimeLimit::Total, after: limits.timeout, sent: true };
+    assert_eq!(outcome, Err(timed_out));
     assert!(begun.elapsed() >= limits.timeout && begun.elapsed() < Duration::from_secs(4));
 }
 
@@ -228,16 +237,8 @@ async fn a_slow_body_times_out_though_bytes_keep_coming() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_json_is_refused() {
-    for (kind, body) in [
-        ("application/json", "{"),
-        ("application/json", "{\"a\":1} trailing"),
-        ("application/json", "\u{feff}{}"),
-        ("application/json", "<html>"),
-        ("text/html", "{}"),
-        ("application/json; charset=utf-16", "{}"),
-        ("", "{}"),
-    ] {
+async fn an_answer_that_is_not_json_by_its_own_word_is_refused() {
+    for (kind, body) in [("text/html", "{}"), ("application/json; charset=utf-16", "{}"), ("", "{}")] {
         let answer = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
@@ -246,8 +247,6 @@ async fn an_answer_that_is_not_json_is_refused() {
     }
     let untyped = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
     assert_eq!(get_raw(untyped).await, Err(BackendError::NotJson));
-    let not_utf8 = [JSON.as_bytes(), b"Content-Length: 3\r\n\r\n\"\xff\""].concat();
-    assert_eq!(get_raw(not_utf8).await, Err(BackendError::NotJson));
 }
 
 #[tokio::test]
@@ -268,7 +267,7 @@ async fn a_head_request_has_no_body_whatever_length_is_stated() {
 
 #[tokio::test]
 async fn an_encoded_answer_is_refused() {
-    for coding in ["gzip", "br", "deflate", "x-unheard-of", "identity, gzip"] {
+    for coding in ["br", "deflate", "zstd", "x-unheard-of", "identity, gzip", "gzip, gzip"] {
         let answer = format!("{JSON}Content-Encoding: {coding}\r\nContent-Length: 2\r\n\r\n{{}}");
         assert_eq!(get_raw(answer).await, Err(BackendError::Encoded), "{coding}");
     }
@@ -318,14 +317,17 @@ async fn a_timeout_while_connecting_sends_nothing() {
         .send(&plan(&base, json!({})), &Map::new(), None, LIMITS, &CancellationToken::new())
         .await
         .unwrap_err();
-    assert!(matches!(error, BackendError::TimedOut { sent: false, .. }), "{error:?}");
+    assert!(
+        matches!(error, BackendError::TimedOut { limit: TimeLimit::Connect, sent: false, .. }),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_connection_that_closes_early_is_an_interruption() {
     let head = format!("{JSON}Content-Length: 100\r\n\r\n{{\"a\":");
     let chunked = format!("{JSON}Transfer-Encoding: chunked\r\n\r\n7\r\n{{\"a\":1}}\r\n");
-    for answer in [String::new(), "HTTP/1.1 200".to_owned(), head, chunked, "nonsense\r\n\r\n".to_owned()] {
+    for answer in [String::new(), "HTTP/1.1 200".to_owned(), head, chunked] {
         let error = get_raw(answer.clone()).await.unwrap_err();
         assert_eq!(error, BackendError::Interrupted, "{answer}");
         assert!(error.effect_possible());

@@ -71,21 +71,24 @@ pub(super) mod raw {
         let base = base_of(&listener);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                read_head(&mut stream).await;
-                tokio::spawn(behave(stream));
+                if read_head(&mut stream).await {
+                    tokio::spawn(behave(stream));
+                }
             }
         });
         base
     }
 
-    async fn read_head(stream: &mut TcpStream) {
+    /// Whether there was one.
+    async fn read_head(stream: &mut TcpStream) -> bool {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             match stream.read_u8().await {
                 Ok(byte) => head.push(byte),
-                Err(_) => return,
+                Err(_) => return false,
             }
         }
+        true
     }
 
     /// Answers with these bytes and closes.
@@ -141,6 +144,36 @@ pub(super) mod raw {
         })
         .await;
         (base, closed)
+    }
+
+    /// Answers the first request with these bytes, each after its pause, and every other with
+    /// `{"good":true}`, on connections that it keeps open; and counts the connections.
+    pub(crate) async fn misbehaves_once(first: Vec<(Duration, Vec<u8>)>) -> (BaseUrl, Arc<AtomicUsize>) {
+        const GOOD: &[u8] =
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{\"good\":true}";
+        let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counter = Arc::clone(&connections);
+        let base = serve(move |mut stream| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let (first, requests) = (first.clone(), Arc::clone(&requests));
+            async move {
+                loop {
+                    let pieces = match requests.fetch_add(1, Ordering::SeqCst) {
+                        0 => first.clone(),
+                        _ => vec![(Duration::ZERO, GOOD.to_vec())],
+                    };
+                    for (pause, piece) in pieces {
+                        tokio::time::sleep(pause).await;
+                        let _ = stream.write_all(&piece).await;
+                    }
+                    if !read_head(&mut stream).await {
+                        return;
+                    }
+                }
+            }
+        })
+        .await;
+        (base, connections)
     }
 
     /// Counts each request and closes without an answer.
