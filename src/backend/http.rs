@@ -26,7 +26,6 @@ pub(super) async fn exchange(
 }
 
 /// The error's own text is dropped here: it holds the URL, and can hold more.
-#[expect(clippy::needless_pass_by_value, reason = "nobody is to keep the error")]
 fn classify(error: SendError) -> BackendError {
     let error = match error {
         SendError::Refused { refusal, sent } => return BackendError::Egress { refusal, sent },
