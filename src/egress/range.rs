@@ -14,7 +14,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// A range of addresses that are not simply public.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Range {
     network: IpNet,
     name: &'static str,

@@ -41,7 +41,7 @@ pub(super) enum Resolver {
     /// The system, by `getaddrinfo`.
     System(Arc<Semaphore>),
     /// The servers of `callgate.yaml`, and nobody else.
-    Servers(TokioResolver),
+    Servers(Arc<TokioResolver>),
 }
 
 /// The name has no address, or none could be learnt.
@@ -57,7 +57,7 @@ impl Resolver {
         let config = ResolverConfig::from_parts(None, Vec::new(), servers);
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         settings(builder.options_mut());
-        builder.build().map(Self::Servers).map_err(|error| error.to_string())
+        builder.build().map(|resolver| Self::Servers(Arc::new(resolver))).map_err(|error| error.to_string())
     }
 
     /// The addresses of a name, in the order in which they are to be tried; one at least.
