@@ -113,16 +113,10 @@ fn patterns_that_backtrack_or_grow_are_refused_all_at_once() {
     assert_eq!(
         refusals(schema),
         [
+            "/patternProperties/(x)\\1 pattern",
             "/properties/a/pattern pattern",
-            "/properties/b/pattern pattern",
-            "/patternProperties/(x)\\1 pattern"
+            "/properties/b/pattern pattern"
         ]
-        .into_iter()
-        .collect::<std::collections::BTreeSet<_>>()
-        .into_iter()
-        .rev()
-        .map(str::to_owned)
-        .collect::<Vec<_>>()
     );
     assert_eq!(refusals(json!({ "pattern": "(\\d{1000}){1000}" })), ["/pattern pattern"]);
 }
