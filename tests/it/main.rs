@@ -23,3 +23,4 @@ mod names;
 mod logs;
 mod visibility;
 mod module_order;
+mod schema_suite;
