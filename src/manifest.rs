@@ -5,6 +5,7 @@
 mod cases;
 mod clients;
 mod floors;
+mod listener;
 mod names;
 mod path;
 mod problem;
@@ -16,6 +17,7 @@ mod yaml;
 pub use cases::{Case, CasesFile, Denial, DenyStage, Expectation};
 pub use clients::{AttributeKind, AttributeSpec, ClientLimits, ClientSpec, ClientsFile, KeySpec};
 pub use floors::{Floor, FloorsFile, Unlisted};
+pub use listener::{HttpListener, WebHost, WebNameError, WebOrigin};
 pub use names::{
     AttributeName, ClientName, CredentialName, GroupName, KeyId, Label, NameError, RoleName, Scope,
     ServiceName, ToolName,
@@ -23,8 +25,7 @@ pub use names::{
 pub use path::{PathError, PathTemplate, Segment};
 pub use problem::{Place, Problem, Severity, Source, join_pointer};
 pub use server::{
-    BaseUrl, CredentialKind, CredentialSpec, HttpListener, Listen, SecretRef, ServerFile, ServiceSpec,
-    StdioListener,
+    BaseUrl, CredentialKind, CredentialSpec, Listen, SecretRef, ServerFile, ServiceSpec, StdioListener,
 };
 pub use tool::{
     BackendSpec, Binding, Deliberate, Effects, Example, HttpBackend, HttpMethod, Reach, ToolLimits,

@@ -1,7 +1,12 @@
 //! Where clients connect: the only server-side place that names rmcp.
 
+mod front;
+mod headers;
+mod host;
 mod http;
 mod mcp;
+mod refusal;
+mod serve;
 mod stdio;
 
 pub use http::{HttpError, HttpServer};
