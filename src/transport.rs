@@ -4,6 +4,7 @@ mod front;
 mod headers;
 mod host;
 mod http;
+mod lines;
 mod mcp;
 mod refusal;
 mod serve;

@@ -10,8 +10,6 @@ use serde_json::{Value, json};
 /// What is sent back.
 pub(super) type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-/// JSON-RPC 2.0 §5.1: the message is not JSON.
-pub(super) const PARSE_ERROR: i32 = -32700;
 /// JSON-RPC 2.0 §5.1: the message is not a request.
 pub(super) const INVALID_REQUEST: i32 = -32600;
 /// JSON-RPC 2.0 §5.1: the method cannot be called with these parameters.

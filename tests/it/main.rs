@@ -17,6 +17,7 @@ mod project;
 mod denials;
 mod hiding;
 mod failures;
+mod front;
 mod release;
 mod identity;
 mod names;
