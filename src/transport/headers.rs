@@ -207,6 +207,8 @@ mod tests {
         map
     }
 
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+
     const CALL: Said<'static> =
         Said { method: "tools/call", is_request: true, name: Some("get"), version: Some("2026-07-28") };
     const OLD: Said<'static> = Said { version: None, ..CALL };
@@ -234,7 +236,7 @@ mod tests {
 
     #[test]
     fn each_header_is_required_and_has_to_agree() {
-        let cases: [(&[(&str, &str)], Said<'_>, &str); 9] = [
+        let cases: [(Headers<'_>, Said<'_>, &str); 9] = [
             (&MODERN[1..], CALL, "header mismatch: `mcp-protocol-version` is missing"),
             (&[MODERN[0], MODERN[2]], CALL, "header mismatch: `mcp-method` is missing"),
             (&MODERN[..2], CALL, "header mismatch: `mcp-name` is missing"),

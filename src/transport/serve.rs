@@ -406,3 +406,56 @@ impl Drop for PacedBody {
         self.pace.enter_from(Phase::Writing, Phase::Made);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Serves one connection with an answer of 32 MiB, and says how long it was served.
+    async fn serve_large(write: Duration) -> (TcpStream, tokio::task::JoinHandle<Duration>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let serving = tokio::spawn(async move {
+            let pace = Pace::begin(Duration::from_secs(5), Duration::from_millis(300), write);
+            let of_service = Arc::clone(&pace);
+            let service = service_fn(move |_: Request<Incoming>| {
+                let pace = Arc::clone(&of_service);
+                async move {
+                    pace.enter(Phase::Working);
+                    let large = Full::new(Bytes::from(vec![b'x'; 32 << 20])).boxed();
+                    Ok::<_, Infallible>(paced(Answer::new(large), pace))
+                }
+            });
+            let line = TokioIo::new(Line::new(stream, Arc::clone(&pace)));
+            let began = Instant::now();
+            drive(builder().serve_connection(line, service), &pace, CancellationToken::new()).await;
+            began.elapsed()
+        });
+        (client, serving)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_its_answer_is_dropped() {
+        let (mut client, serving) = serve_large(Duration::from_millis(400)).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let served = serving.await.unwrap().as_millis();
+        assert!((350..1000).contains(&served), "{served}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_all_of_it_has_the_idle_time_after_it() {
+        let (mut client, serving) = serve_large(Duration::from_secs(20)).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.unwrap();
+        assert!(all.len() > 32 << 20);
+        assert!(
+            serving.await.unwrap() < Duration::from_secs(10),
+            "it did not wait for its writing to time out"
+        );
+    }
+}
