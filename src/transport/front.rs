@@ -1,8 +1,8 @@
 //! What a request meets before the protocol: the one place where the order of the edge is written.
 //!
 //! Which server it means, who sends it, whether it is a request at all, whether there is room, what it
-//! says, and whether its headers say the same. Each refusal is a JSON-RPC error; from the caller's name
-//! on, each leaves a record.
+//! says, and whether its headers say the same. Each refusal is a JSON-RPC error; of a known caller's
+//! messages, each that is or may be a tool call leaves a record.
 
 use std::{
     net::SocketAddr,
@@ -94,7 +94,11 @@ impl Front {
         let call = call(CallKind::Resource { uri: String::new() }, &proof, origin);
         let Ok(caller) = self.gateway.authenticate(&call) else { return unauthorized(&proof) };
         let knock = Knock { parts, caller, proof, origin };
-        if let Err(refusal) = is_request(&knock.parts) {
+        if let Err(refusal) = is_endpoint(&knock.parts) {
+            // Nothing was asked for: older clients try a `GET`, and go on without it.
+            return refusal.answer(&Value::Null);
+        }
+        if let Err(refusal) = is_readable(&knock.parts.headers) {
             return self.refuse(&knock, None, &Value::Null, refusal).await;
         }
         let Ok(_place) = self.room.try_acquire() else {
@@ -281,9 +285,12 @@ impl Peek {
     }
 }
 
-/// Whether a request is one that the endpoint takes, before its body is looked at.
-fn is_request(parts: &Parts) -> Result<(), Refusal> {
-    let refuse = |status, word, message| Err(Refusal::new(status, INVALID_REQUEST, word, message));
+fn refuse(status: StatusCode, word: &'static str, message: &'static str) -> Result<(), Refusal> {
+    Err(Refusal::new(status, INVALID_REQUEST, word, message))
+}
+
+/// Whether a request is a `POST` to the one endpoint.
+fn is_endpoint(parts: &Parts) -> Result<(), Refusal> {
     if parts.uri.path() != "/mcp" {
         return refuse(
             StatusCode::NOT_FOUND,
@@ -294,15 +301,20 @@ fn is_request(parts: &Parts) -> Result<(), Refusal> {
     if parts.method != Method::POST {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "http_method", "the endpoint takes `POST` only");
     }
-    if !is_json(&parts.headers) {
+    Ok(())
+}
+
+/// Whether a body is in a form that is read here, and the answer in one that its client reads.
+fn is_readable(headers: &HeaderMap) -> Result<(), Refusal> {
+    if !is_json(headers) {
         let message = "the request's `Content-Type` must be `application/json`";
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message);
     }
-    if parts.headers.contains_key(header::CONTENT_ENCODING) {
+    if headers.contains_key(header::CONTENT_ENCODING) {
         let message = "the request's body must not be encoded";
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message);
     }
-    if !accepts(&parts.headers, "application/json") || !accepts(&parts.headers, "text/event-stream") {
+    if !accepts(headers, "application/json") || !accepts(headers, "text/event-stream") {
         let message = "the request's `Accept` must list `application/json` and `text/event-stream`";
         return refuse(StatusCode::NOT_ACCEPTABLE, "accept", message);
     }

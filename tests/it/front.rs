@@ -192,10 +192,6 @@ async fn what_is_no_request_is_refused_with_an_error_and_a_record() {
     let text = String::from_utf8(chunked).unwrap().replace("Content-Length: 0\r\n", "");
     chunked = format!("{text}{:x}\r\n{large}\r\n0\r\n\r\n", large.len()).into_bytes();
     let cases = [
-        case("POST / HTTP/1.1", &[], CALL, 404, "unknown_path"),
-        case("POST /mcp/ HTTP/1.1", &[], CALL, 404, "unknown_path"),
-        case("GET /mcp HTTP/1.1", &[], "", 405, "http_method"),
-        case("DELETE /mcp HTTP/1.1", &["Mcp-Session-Id: 1"], "", 405, "http_method"),
         case(POST, &["Content-Type: text/plain"], CALL, 415, "content_type"),
         case(POST, &["Content-Type: -"], CALL, 415, "content_type"),
         case(POST, &["Content-Type: application/json; charset=utf-16"], CALL, 415, "content_type"),
@@ -214,9 +210,29 @@ async fn what_is_no_request_is_refused_with_an_error_and_a_record() {
         Case { request: chunked, ..case(POST, &[], "", 413, "too_large") },
     ];
     for case in &cases {
-        let answer = refused(&gate, case).await;
-        assert_eq!(answer.head.contains("\r\nallow: post"), case.status == 405, "{answer:?}");
+        refused(&gate, case).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_no_post_to_the_endpoint_is_refused_with_an_error() {
+    let gate = Gate::serve(project()).await;
+    for (line, status) in [
+        ("POST / HTTP/1.1", 404),
+        ("POST /mcp/ HTTP/1.1", 404),
+        ("GET /favicon.ico HTTP/1.1", 404),
+        ("GET /mcp HTTP/1.1", 405),
+        ("DELETE /mcp HTTP/1.1", 405),
+        ("OPTIONS /mcp HTTP/1.1", 405),
+        ("PRI /mcp HTTP/1.1", 405),
+    ] {
+        let answer = talk(gate.address, &request(line, &["Mcp-Session-Id: 1"], CALL.as_bytes())).await;
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (status, &json!(-32600)), "{answer:?}");
+        assert_eq!(answer.head.contains("\r\nallow: post"), status == 405, "{answer:?}");
+        let stranger = talk(gate.address, &request(line, &["Authorization: -"], b"")).await;
+        assert_eq!(stranger.status, 401, "identity comes first");
+    }
+    assert_eq!((gate.backend.hits(), gate.records_of("outcome").len()), (0, 0));
 }
 
 #[tokio::test]
