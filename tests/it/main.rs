@@ -23,4 +23,5 @@ mod identity;
 mod names;
 mod logs;
 mod visibility;
+mod json_suite;
 mod module_order;
