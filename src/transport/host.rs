@@ -86,6 +86,7 @@ fn host(target: &Uri, headers: &HeaderMap) -> Result<WebHost, NameError> {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::{collection::vec, prelude::*, sample::select};
 
     use super::*;
 
@@ -144,6 +145,56 @@ mod tests {
         assert_eq!(check("http://evil.com/mcp", std::slice::from_ref(&local)), Err(NameError::BadHost));
         assert_eq!(check("http://a@localhost/mcp", &[local]), Err(NameError::BadHost));
     }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn what_passes_for_loopback_is_loopback_to_a_url_parser_too(
+            parts in vec(select(PARTS.as_slice()), 1..6)
+        ) {
+            let host = parts.concat();
+            if let Ok(value) = HeaderValue::from_str(&host)
+                && named(value.as_bytes()).is_ok()
+                && !host.starts_with("gate.") && !host.starts_with("10.")
+            {
+                let url = url::Url::parse(&format!("http://{host}/")).unwrap();
+                let loopback = match url.host().unwrap() {
+                    url::Host::Domain(name) => name == "localhost",
+                    url::Host::Ipv4(address) => address.is_loopback(),
+                    url::Host::Ipv6(address) => address.is_loopback(),
+                };
+                prop_assert!(loopback && url.username().is_empty(), "{host}");
+            }
+        }
+    }
+
+    const PARTS: [&str; 24] = [
+        "localhost",
+        "LOCALHOST",
+        "127.0.0.1",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+        "::1",
+        "[",
+        "]",
+        ":",
+        ":80",
+        ":0080",
+        "1",
+        "0",
+        ".",
+        "@",
+        "%",
+        "%2e",
+        "/",
+        "\\",
+        "?",
+        "#",
+        "evil.example.com",
+        "\t",
+        " ",
+    ];
 
     #[test]
     fn an_origin_passes_only_if_scheme_host_and_port_are_listed() {
