@@ -240,6 +240,8 @@ impl fmt::Display for Outcome {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
+    /// Is it a message that can be read in one way only?
+    Edge,
     /// Who calls?
     Identity,
     /// Does the tool exist for this caller?
@@ -269,6 +271,7 @@ impl Stage {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Edge => "edge",
             Self::Identity => "identity",
             Self::Catalog => "catalog",
             Self::Limits => "limits",

@@ -212,6 +212,15 @@ impl Catalog {
         })
     }
 
+    /// The tool of a name, if it exists for a client: the same question as `list` asks.
+    #[must_use]
+    pub fn visible(&self, client: &Client, name: &str) -> Option<&Arc<Tool>> {
+        match self.admission(client, name) {
+            Admission::Admitted(tool) | Admission::StepUp(tool, _) => Some(tool),
+            Admission::Unknown | Admission::NotListed => None,
+        }
+    }
+
     /// All tools, by name.
     pub fn tools(&self) -> impl Iterator<Item = &Arc<Tool>> {
         self.tools.values()

@@ -37,10 +37,15 @@
 //! fn forge(call: Admitted) -> Admitted { Admitted { ..call } }
 //! ```
 
+mod edge;
 mod error;
 mod reply;
 
-use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use futures::FutureExt as _;
@@ -62,6 +67,7 @@ use crate::{
     schema::Lane,
 };
 
+pub use edge::EdgeError;
 pub use error::CallError;
 pub use reply::{Answer, Notice, Reply};
 
@@ -212,6 +218,32 @@ impl Gateway {
             _ => Vec::new(),
         };
         Ok((self.seal(trail, outcome).await, scopes))
+    }
+
+    /// Refuses a call whose message is not one to act on, and puts that on record. A call that names
+    /// no tool stands for a message of which nothing can be said.
+    pub async fn refuse_at_edge(&self, call: Call, refusal: EdgeError) -> Reply {
+        let rules = self.rules.load_full();
+        let mut trail = Trail::begin(&call, &rules.digest);
+        if trail.target.is_empty() {
+            trail.kind = "message";
+        }
+        let outcome = match trail.note(self.identities.identify(&rules.clients, call).await) {
+            Ok(_) => Err(CallError::Edge(refusal)),
+            Err(unknown) => Err(unknown.into()),
+        };
+        self.seal(trail, outcome).await
+    }
+
+    /// Counts a request that was turned away before it was known whose it is, or for want of room.
+    pub fn count(&self, source: Option<IpAddr>, code: &'static str) {
+        self.audit.unidentified(source, code);
+    }
+
+    /// The tool of a name, if it exists for a caller.
+    #[must_use]
+    pub fn visible(&self, caller: &Caller, name: &str) -> Option<Arc<Tool>> {
+        self.rules.load().catalog.visible(caller.client(), name).cloned()
     }
 
     /// The release in force.

@@ -6,6 +6,7 @@ mod cases;
 mod clients;
 mod egress;
 mod floors;
+mod listener;
 mod names;
 mod path;
 mod problem;
@@ -18,6 +19,7 @@ pub use cases::{Case, CasesFile, Denial, DenyStage, Expectation};
 pub use clients::{AttributeKind, AttributeSpec, ClientLimits, ClientSpec, ClientsFile, KeySpec};
 pub use egress::{DnsServer, DnsSpec, EgressSpec, Network, NetworkError};
 pub use floors::{Floor, FloorsFile, Unlisted};
+pub use listener::{HttpListener, WebHost, WebNameError, WebOrigin};
 pub use names::{
     AttributeName, ClientName, CredentialName, GroupName, KeyId, Label, NameError, RoleName, Scope,
     ServiceName, ToolName,
@@ -25,8 +27,7 @@ pub use names::{
 pub use path::{PathError, PathTemplate, Segment};
 pub use problem::{Place, Problem, Severity, Source, join_pointer};
 pub use server::{
-    BaseUrl, CredentialKind, CredentialSpec, HttpListener, Listen, SecretRef, ServerFile, ServiceSpec,
-    StdioListener,
+    BaseUrl, CredentialKind, CredentialSpec, Listen, SecretRef, ServerFile, ServiceSpec, StdioListener,
 };
 pub use tool::{
     BackendSpec, Binding, Deliberate, Effects, Example, HttpBackend, HttpMethod, Reach, TextRule, TextRules,

@@ -1,7 +1,13 @@
 //! Where clients connect: the only server-side place that names rmcp.
 
+mod front;
+mod headers;
+mod host;
 mod http;
+mod lines;
 mod mcp;
+mod refusal;
+mod serve;
 mod stdio;
 
 pub use http::{HttpError, HttpServer};

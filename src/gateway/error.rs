@@ -1,5 +1,6 @@
 //! Why a call was not answered, from whichever stage.
 
+use super::EdgeError;
 use crate::{
     approval::ApprovalError,
     audit::AuditError,
@@ -18,6 +19,9 @@ use crate::{
 /// Why a call was not answered. `Display` is for the log and the record.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
+    /// The message that makes it is not one to act on.
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
     /// The caller does not prove who it is.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -63,6 +67,7 @@ impl CallError {
     /// The stage's own refusal, where a stage made it.
     fn refusal(&self) -> Option<&dyn Refusal> {
         match self {
+            Self::Edge(refusal) => Some(refusal),
             Self::Identity(refusal) => Some(refusal),
             Self::Admit(refusal) => Some(refusal),
             Self::Limit(refusal) => Some(refusal),

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::SocketAddr,
     num::NonZeroUsize,
     path::{Path, PathBuf},
 };
@@ -12,7 +11,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::Url;
 
-use super::{ByteSize, ClientName, CredentialName, DnsSpec, EgressSpec, ServiceName, TimeSpan, ToolName};
+use super::{
+    ByteSize, ClientName, CredentialName, DnsSpec, EgressSpec, HttpListener, ServiceName, TimeSpan, ToolName,
+};
 
 /// The server, the services behind it, and the credentials it holds for them.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
@@ -68,38 +69,6 @@ pub struct Listen {
     /// The client that `callgate stdio` stands for when `--client` is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdio: Option<StdioListener>,
-}
-
-/// A Streamable HTTP listener.
-#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct HttpListener {
-    /// The address and port; port 0 lets the system choose.
-    #[serde(default = "default_address")]
-    #[schemars(with = "String")]
-    pub address: SocketAddr,
-    /// The `Host` names that requests may carry besides loopback ones.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<String>,
-    /// The `Origin`s that browsers may send. Left out, none may.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub origins: Vec<String>,
-    /// How large a request may be.
-    #[serde(default = "default_body")]
-    pub body: ByteSize,
-}
-
-fn default_address() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 8787))
-}
-const fn default_body() -> ByteSize {
-    ByteSize::from_kib(1024)
-}
-
-impl Default for HttpListener {
-    fn default() -> Self {
-        Self { address: default_address(), hosts: Vec::new(), origins: Vec::new(), body: default_body() }
-    }
 }
 
 /// A local process that speaks over standard input and output.

@@ -2,30 +2,37 @@
 //!
 //! Listing and calling ask the gateway on each request: nothing is decided by connection or session.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use jiff::Timestamp;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation,
-        ListToolsResult, MetaObject, PaginatedRequestParams, ServerCapabilities, ServerConfig,
-        Tool as WireTool, ToolAnnotations,
+        CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest,
+        CustomResult, ErrorCode, Implementation, ListToolsResult, MetaObject, PaginatedRequestParams,
+        ServerCapabilities, ServerConfig, Tool as WireTool, ToolAnnotations,
     },
     service::RequestContext,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     call::{Call, CallId, CallKind, Origin, Proof, Transport},
     catalog::Tool,
-    gateway::{Answer, Gateway, Notice, Reply},
+    gateway::{Answer, EdgeError, Gateway, Notice, Reply},
     manifest::{Effects, Reach},
     output::Content,
 };
 
 /// How long a client may keep a list, in milliseconds: rights can change with the next release.
 const LIST_TTL_MS: u64 = 60_000;
+
+/// The methods that are spoken here, and whose parameters have a form.
+const SPOKEN: [&str; 5] = ["initialize", "ping", "server/discover", "tools/call", "tools/list"];
 
 /// Who sits at the other end.
 #[derive(Clone, Debug)]
@@ -41,6 +48,8 @@ pub(super) enum Peer {
 pub(super) struct Shown {
     pub(super) proof: Proof,
     pub(super) origin: Origin,
+    /// Set when a call reaches the guards, or is put on record as refused.
+    pub(super) reached: Arc<AtomicBool>,
 }
 
 /// The handler of one connection (stdio) or one request (HTTP).
@@ -58,9 +67,11 @@ impl Handler {
     /// What the caller shows. A request that no middleware has seen shows nothing.
     fn shown(&self, context: &RequestContext<RoleServer>) -> Shown {
         match &self.peer {
-            Peer::Stdio(proof) => {
-                Shown { proof: proof.clone(), origin: Origin { transport: Transport::Stdio, source: None } }
-            }
+            Peer::Stdio(proof) => Shown {
+                proof: proof.clone(),
+                origin: Origin { transport: Transport::Stdio, source: None },
+                reached: Arc::default(),
+            },
             Peer::Http => context
                 .extensions
                 .get::<::http::request::Parts>()
@@ -69,6 +80,7 @@ impl Handler {
                 .unwrap_or(Shown {
                     proof: Proof::Nothing,
                     origin: Origin { transport: Transport::Http, source: None },
+                    reached: Arc::default(),
                 }),
         }
     }
@@ -102,7 +114,8 @@ impl ServerHandler for Handler {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Shown { proof, origin } = self.shown(&context);
+        let Shown { proof, origin, reached } = self.shown(&context);
+        reached.store(true, Ordering::Relaxed);
         let kind = CallKind::Tool {
             name: request.name.into_owned(),
             arguments: request.arguments.unwrap_or_default().into(),
@@ -121,6 +134,39 @@ impl ServerHandler for Handler {
         let reply = tokio::spawn(async move { gateway.call(call).await }).await;
         let reply = reply.map_err(|_| ErrorData::internal_error("internal error", None))?;
         wire_reply(reply).map(CallToolResponse::from)
+    }
+
+    /// What fits no method's parameters arrives here, under a method's name.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let CustomRequest { method, params, .. } = request;
+        if !SPOKEN.contains(&method.as_str()) {
+            return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None));
+        }
+        let message = "the parameters do not fit the method";
+        if method == "tools/call" {
+            let Shown { proof, origin, reached } = self.shown(&context);
+            reached.store(true, Ordering::Relaxed);
+            let name = params.as_ref().and_then(|params| params.get("name")).and_then(Value::as_str);
+            let kind =
+                CallKind::Tool { name: name.unwrap_or_default().to_owned(), arguments: Map::new().into() };
+            let refusal = EdgeError { code: "params", message: message.to_owned() };
+            let received = Timestamp::now();
+            let call = Call {
+                id: CallId::random(received),
+                kind,
+                proof,
+                origin,
+                received,
+                cancel: CancellationToken::new(),
+            };
+            let gateway = Arc::clone(&self.gateway);
+            let _ = tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await }).await;
+        }
+        Err(ErrorData::invalid_params(message, None))
     }
 }
 

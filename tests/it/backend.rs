@@ -3,13 +3,15 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
-    Json, Router, extract::State, http::StatusCode, http::Uri, response::IntoResponse, response::Response,
+    Json, Router, extract::State, http::HeaderMap, http::StatusCode, http::Uri, response::IntoResponse,
+    response::Response,
 };
 use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket};
@@ -35,16 +37,25 @@ impl Closed {
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
     hits: Arc<AtomicUsize>,
+    seen: Seen,
 }
+
+/// The headers of every request.
+type Seen = Arc<Mutex<Vec<HeaderMap>>>;
 
 impl Backend {
     pub(crate) async fn start() -> Self {
-        let hits = Arc::new(AtomicUsize::new(0));
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&hits));
+        let (hits, seen) = (Arc::new(AtomicUsize::new(0)), Seen::default());
+        let router = Router::new().fallback(answer).with_state((Arc::clone(&hits), Seen::clone(&seen)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, hits }
+        Self { address, hits, seen }
+    }
+
+    /// The headers of every request that has reached it.
+    pub(crate) fn seen(&self) -> Vec<HeaderMap> {
+        self.seen.lock().unwrap().clone()
     }
 
     /// How many requests have reached it.
@@ -53,11 +64,20 @@ impl Backend {
     }
 }
 
-async fn answer(State(hits): State<Arc<AtomicUsize>>, uri: Uri) -> Response {
+async fn answer(
+    State((hits, seen)): State<(Arc<AtomicUsize>, Seen)>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
     hits.fetch_add(1, Ordering::SeqCst);
+    seen.lock().unwrap().push(headers);
     match uri.path().split('/').nth(1).unwrap_or_default() {
         "ok" => Json(json!({ "id": "1" })).into_response(),
         "slow" => std::future::pending().await,
+        "later" => {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Json(json!({ "id": "1" })).into_response()
+        }
         "large" => Json(json!({ "id": MARK.repeat(10_000) })).into_response(),
         "text" => MARK.into_response(),
         "failing" => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "id": MARK }))).into_response(),

@@ -1,11 +1,15 @@
 //! A gate that serves a project over HTTP, and what its clients and its log see.
 
-use std::{fs, path::Path};
+use std::{fs, net::SocketAddr, path::Path};
 
-use callgate::{app::App, transport::HttpServer};
+use callgate::{
+    app::App,
+    transport::{HttpError, HttpServer},
+};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,6 +32,9 @@ pub(crate) const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
 pub(crate) struct Gate {
     pub(crate) app: App,
     pub(crate) backend: Backend,
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: CancellationToken,
+    pub(crate) serving: JoinHandle<Result<(), HttpError>>,
     url: String,
     http: reqwest::Client,
     folder: TempDir,
@@ -54,9 +61,11 @@ impl Gate {
         let app = open(folder.path(), "serve").await;
         let settings = app.project.files.as_ref().unwrap().server.1.listen.http.clone();
         let server = HttpServer::bind(settings).await.unwrap();
-        let url = format!("http://{}/mcp", server.address());
-        tokio::spawn(server.serve(app.gateway.clone(), CancellationToken::new()));
-        Self { app, backend, url, http: reqwest::Client::new(), folder, _closed: closed }
+        let (address, stop) = (server.address(), CancellationToken::new());
+        let url = format!("http://{address}/mcp");
+        let serving = tokio::spawn(server.serve(app.gateway.clone(), stop.clone()));
+        let http = reqwest::Client::new();
+        Self { app, backend, address, stop, serving, url, http, folder, _closed: closed }
     }
 
     /// Sends a request with the given key, or none.

@@ -21,6 +21,7 @@ mod egress;
 mod hiding;
 mod failures;
 mod misbehaving;
+mod front;
 mod release;
 mod identity;
 mod names;

@@ -11,6 +11,7 @@ pub(crate) struct Project {
     clients: Map<String, Value>,
     floors: Value,
     cedar: String,
+    listener: Value,
 }
 
 /// The key of a client of `Project::client`.
@@ -61,7 +62,7 @@ impl Project {
     /// A project in which every tool is what its developer claims.
     pub(crate) fn new() -> Self {
         let floors = json!({ "unlisted": "trust-claims" });
-        Self { tools: Vec::new(), clients: Map::new(), floors, cedar: String::new() }
+        Self { tools: Vec::new(), clients: Map::new(), floors, cedar: String::new(), listener: json!({}) }
     }
 
     pub(crate) fn tool(mut self, tool: Value) -> Self {
@@ -90,14 +91,22 @@ impl Project {
         self
     }
 
+    /// Sets what the listener says besides its address.
+    pub(crate) fn listener(mut self, settings: Value) -> Self {
+        self.listener = settings;
+        self
+    }
+
     /// Writes the files. The service `api` is at one address, `closed` at the other.
     pub(crate) fn write(&self, folder: &Path, api: SocketAddr, closed: SocketAddr) {
         let write = |name: &str, text: String| fs::write(folder.join(name), text).unwrap();
         fs::create_dir_all(folder.join("tools")).unwrap();
         fs::create_dir_all(folder.join("policies")).unwrap();
+        let mut listener = self.listener.clone();
+        listener["address"] = json!("127.0.0.1:0");
         let server = json!({
             "name": "gate-under-test",
-            "listen": { "http": { "address": "127.0.0.1:0" } },
+            "listen": { "http": listener },
             "services": {
                 "api": { "url": format!("http://{api}/"), "egress": { "loopback": true } },
                 "closed": { "url": format!("http://{closed}/"), "egress": { "loopback": true } }

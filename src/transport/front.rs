@@ -1,0 +1,448 @@
+//! What a request meets before the protocol: the one place where the order of the edge is written.
+//!
+//! Which server it means, who sends it, whether it is a request at all, whether there is room, what it
+//! says, and whether its headers say the same. Each refusal is a JSON-RPC error; of a known caller's
+//! messages, each that is or may be a tool call leaves a record.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request::Parts};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::{Body as _, Bytes, Incoming};
+use jiff::Timestamp;
+use rmcp::model::ProtocolVersion;
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::{sync::Semaphore, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    headers::{self, HeaderError, Said},
+    host::{NameError, Names},
+    http::Protocol,
+    mcp::Shown,
+    refusal::{
+        Answer, BUSY, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, MISSING_SCOPE,
+        Refusal, UNAUTHENTICATED, UNSUPPORTED_VERSION,
+    },
+    serve::{Pace, permits},
+};
+use crate::{
+    call::{Call, CallId, CallKind, Origin, Proof, Transport},
+    gateway::{EdgeError, Gateway, Notice, Reply},
+    identity::Caller,
+    manifest::HttpListener,
+    strict,
+};
+
+/// The edge of one listener.
+pub(super) struct Front {
+    gateway: Arc<Gateway>,
+    names: Names,
+    room: Semaphore,
+    body_bytes_max: usize,
+    body_timeout: Duration,
+    protocol: Protocol,
+}
+
+/// A request whose caller is known.
+struct Knock {
+    parts: Parts,
+    caller: Caller,
+    proof: Proof,
+    origin: Origin,
+}
+
+impl Front {
+    pub(super) fn new(gateway: Arc<Gateway>, settings: &HttpListener, protocol: Protocol) -> Self {
+        Self {
+            gateway,
+            names: Names::of(settings),
+            room: Semaphore::new(permits(settings.in_flight)),
+            body_bytes_max: settings.body.bytes(),
+            body_timeout: settings.body_timeout.duration(),
+            protocol,
+        }
+    }
+
+    /// Counts what was turned away before it was a request.
+    pub(super) fn count(&self, source: SocketAddr, word: &'static str) {
+        self.gateway.count(Some(source.ip()), word);
+    }
+
+    /// Answers one request.
+    pub(super) async fn answer(&self, source: SocketAddr, request: Request<Incoming>, pace: &Pace) -> Answer {
+        let (parts, body) = request.into_parts();
+        if !body.is_end_stream() {
+            pace.leave_unread(); // until it is read
+        }
+        if let Err(error) = self.names.check(&parts.uri, &parts.headers) {
+            let refusal = misnamed(error);
+            self.count(source, refusal.word);
+            return refusal.answer(&Value::Null);
+        }
+        let origin = Origin { transport: Transport::Http, source: Some(source.ip()) };
+        let proof = proof(&parts.headers);
+        let call = call(CallKind::Resource { uri: String::new() }, &proof, origin);
+        let Ok(caller) = self.gateway.authenticate(&call) else { return unauthorized(&proof) };
+        let knock = Knock { parts, caller, proof, origin };
+        if let Err(refusal) = is_endpoint(&knock.parts) {
+            // Nothing was asked for: older clients try a `GET`, and go on without it.
+            return refusal.answer(&Value::Null);
+        }
+        if let Err(refusal) = is_readable(&knock.parts.headers) {
+            return self.refuse(&knock, None, &Value::Null, refusal).await;
+        }
+        let Ok(_place) = self.room.try_acquire() else {
+            self.count(source, "in_flight_full");
+            return full().answer(&Value::Null);
+        };
+        let body = match self.read(body).await {
+            Ok(body) => body,
+            Err(refusal) => return self.refuse(&knock, None, &Value::Null, refusal).await,
+        };
+        pace.read_all();
+        self.admit(knock, body).await
+    }
+
+    async fn read(&self, body: Incoming) -> Result<Bytes, Refusal> {
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if announced > self.body_bytes_max {
+            return Err(too_large());
+        }
+        match timeout(self.body_timeout, Limited::new(body, self.body_bytes_max).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(_)) => Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                INVALID_REQUEST,
+                "body_broken",
+                "the request's body did not arrive whole",
+            )),
+            Err(_) => Err(Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                INVALID_REQUEST,
+                "body_timeout",
+                "the request's body took too long to arrive",
+            )),
+        }
+    }
+
+    /// Reads the message, and hands it to the protocol if it can be read in one way only.
+    async fn admit(&self, mut knock: Knock, body: Bytes) -> Answer {
+        let message = match strict::message(&body) {
+            Ok(message) => message,
+            Err(refused) => {
+                let id = refused.id.clone();
+                return self.refuse(&knock, None, &id, malformed(refused)).await;
+            }
+        };
+        let is_request = message.id.is_some() && message.method.is_some();
+        let id = message.id.map_or(Value::Null, Value::from);
+        let method = message.method.unwrap_or_default();
+        let name = message.params_name.map(std::borrow::Cow::into_owned);
+        let tool = (is_request && method == "tools/call").then(|| name.clone().unwrap_or_default());
+        let checked = self.check(&knock, &method, is_request, message.params.unwrap_or(b"{}"));
+        if let Err(refusal) = checked {
+            // What is no tool call is refused without a record, as it would be without a mistake.
+            return match tool {
+                Some(tool) => self.refuse(&knock, Some(tool), &id, refusal).await,
+                None => refusal.answer(&id),
+            };
+        }
+        if let Some(tool) = &tool {
+            let kind = CallKind::Tool { name: tool.clone(), arguments: Map::new().into() };
+            if let Some(answer) = self.step_up(&knock, &id, kind).await {
+                return answer;
+            }
+        }
+        let reached = Arc::new(AtomicBool::new(false));
+        let shown = Shown { proof: knock.proof.clone(), origin: knock.origin, reached: Arc::clone(&reached) };
+        knock.parts.extensions.insert(shown);
+        plain_media_types(&mut knock.parts.headers);
+        let request = Request::from_parts(knock.parts.clone(), Full::new(body));
+        let answer = readable(self.protocol.handle(request).await, &id);
+        if let Some(tool) = tool
+            && !reached.load(Ordering::Relaxed)
+        {
+            // The protocol itself refused it: no handler has seen it, so no guard has put it on record.
+            let refusal = EdgeError { code: "protocol", message: "refused by the protocol".into() };
+            self.record(&knock, tool, refusal).await;
+        }
+        answer
+    }
+
+    /// Whether the headers say what the body says.
+    fn check(&self, knock: &Knock, method: &str, is_request: bool, params: &[u8]) -> Result<(), Refusal> {
+        let peek: Peek = serde_json::from_slice(params).map_err(|_| misfit())?;
+        let known: Vec<&str> = ProtocolVersion::KNOWN_VERSIONS.iter().map(ProtocolVersion::as_str).collect();
+        let headers = &knock.parts.headers;
+        let said = Said { method, is_request, name: peek.name(method), version: peek.version(method) };
+        headers::agree(headers, said, &known).map_err(|error| disagreeing(error, &known))?;
+        if !is_request || method != "tools/call" {
+            return Ok(());
+        }
+        let name = peek.name.as_str().ok_or_else(misfit)?;
+        // Only a tool that the caller may see is looked at: a hidden one answers like an unknown one.
+        let Some(tool) = self.gateway.visible(&knock.caller, name) else { return Ok(()) };
+        let mirrored = headers::mirrored(tool.input_schema());
+        if mirrored.is_empty() {
+            return Ok(());
+        }
+        let Arguments { arguments } = serde_json::from_slice(params).map_err(|_| misfit())?;
+        headers::arguments_agree(headers, &mirrored, &arguments).map_err(|error| disagreeing(error, &known))
+    }
+
+    /// Answers a call here that lacks only scopes: a handler could not say 403.
+    async fn step_up(&self, knock: &Knock, id: &Value, kind: CallKind) -> Option<Answer> {
+        // A task of its own: a client that hangs up drops no record.
+        let (gateway, call) = (Arc::clone(&self.gateway), call(kind, &knock.proof, knock.origin));
+        match tokio::spawn(async move { gateway.step_up(call).await }).await {
+            Ok(Ok((reply, scopes))) => Some(insufficient_scope(id, &reply, &scopes)),
+            Ok(Err(_)) => None, // not one for a step-up: the handler makes the call
+            Err(_) => Some(failed().answer(id)),
+        }
+    }
+
+    /// Puts a refusal on record, and then makes an answer of it. What cannot be read names no tool.
+    async fn refuse(&self, knock: &Knock, tool: Option<String>, id: &Value, refusal: Refusal) -> Answer {
+        let error = EdgeError { code: refusal.word, message: refusal.message.clone().into_owned() };
+        self.record(knock, tool.unwrap_or_default(), error).await;
+        refusal.answer(id)
+    }
+
+    async fn record(&self, knock: &Knock, name: String, refusal: EdgeError) {
+        let kind = CallKind::Tool { name, arguments: Map::new().into() };
+        let (gateway, call) = (Arc::clone(&self.gateway), call(kind, &knock.proof, knock.origin));
+        // A task of its own: a client that hangs up drops no record.
+        let _ = tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await }).await;
+    }
+}
+
+fn call(kind: CallKind, proof: &Proof, origin: Origin) -> Call {
+    let received = Timestamp::now();
+    let cancel = CancellationToken::new();
+    Call { id: CallId::random(received), kind, proof: proof.clone(), origin, received, cancel }
+}
+
+/// What a request shows: one bearer token, or nothing. A token in the query is not looked at.
+fn proof(headers: &HeaderMap) -> Proof {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Proof::Nothing };
+    let Ok(text) = value.to_str() else { return Proof::Nothing };
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+            Proof::ApiKey(SecretString::from(token.trim().to_owned()))
+        }
+        _ => Proof::Nothing,
+    }
+}
+
+/// The parts of the parameters that headers repeat.
+#[derive(Deserialize)]
+struct Peek {
+    #[serde(default)]
+    name: Value,
+    #[serde(default)]
+    uri: Value,
+    #[serde(default, rename = "taskId")]
+    task: Value,
+    #[serde(default, rename = "protocolVersion")]
+    version: Value,
+    #[serde(default, rename = "_meta")]
+    meta: Value,
+}
+
+#[derive(Deserialize)]
+struct Arguments {
+    #[serde(default)]
+    arguments: Value,
+}
+
+impl Peek {
+    fn name(&self, method: &str) -> Option<&str> {
+        match method {
+            "tools/call" | "prompts/get" => self.name.as_str(),
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => self.uri.as_str(),
+            "tasks/get" | "tasks/update" | "tasks/cancel" => self.task.as_str(),
+            _ => None,
+        }
+    }
+
+    fn version(&self, method: &str) -> Option<&str> {
+        match method {
+            "initialize" => self.version.as_str(),
+            _ => self.meta.get("io.modelcontextprotocol/protocolVersion").and_then(Value::as_str),
+        }
+    }
+}
+
+fn refuse(status: StatusCode, word: &'static str, message: &'static str) -> Result<(), Refusal> {
+    Err(Refusal::new(status, INVALID_REQUEST, word, message))
+}
+
+/// Whether a request is a `POST` to the one endpoint.
+fn is_endpoint(parts: &Parts) -> Result<(), Refusal> {
+    if parts.uri.path() != "/mcp" {
+        return refuse(
+            StatusCode::NOT_FOUND,
+            "unknown_path",
+            "there is nothing here: the endpoint is `/mcp`",
+        );
+    }
+    if parts.method != Method::POST {
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "http_method", "the endpoint takes `POST` only");
+    }
+    Ok(())
+}
+
+/// Whether a body is in a form that is read here, and the answer in one that its client reads.
+fn is_readable(headers: &HeaderMap) -> Result<(), Refusal> {
+    if !is_json(headers) {
+        let message = "the request's `Content-Type` must be `application/json`";
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message);
+    }
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        let message = "the request's body must not be encoded";
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message);
+    }
+    if !accepts(headers, "application/json") || !accepts(headers, "text/event-stream") {
+        let message = "the request's `Accept` must list `application/json` and `text/event-stream`";
+        return refuse(StatusCode::NOT_ACCEPTABLE, "accept", message);
+    }
+    Ok(())
+}
+
+/// Exactly one content type, and in UTF-8 if it says in what.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let Ok(text) = value.to_str() else { return false };
+    let mut parts = text.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    essence.eq_ignore_ascii_case("application/json")
+        && parts.all(|parameter| match parameter.split_once('=') {
+            Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
+                value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+            }
+            _ => true,
+        })
+}
+
+fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let essence = parts.next().unwrap_or_default();
+        essence.eq_ignore_ascii_case(wanted) && !parts.any(|weight| matches!(weight, "q=0" | "q=0.0"))
+    })
+}
+
+/// What was checked is what is handed on, so that the protocol cannot read it in another way.
+fn plain_media_types(headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+}
+
+/// Puts a JSON-RPC error in place of a plain text.
+fn readable(answer: Answer, id: &Value) -> Answer {
+    let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_readable = kind
+        .is_some_and(|kind| kind.starts_with("application/json") || kind.starts_with("text/event-stream"));
+    match answer.status() {
+        status if status.is_success() || is_readable => answer,
+        status if status.is_server_error() => failed().answer(id),
+        status => {
+            Refusal::new(status, INVALID_REQUEST, "protocol", "not a request of this protocol").answer(id)
+        }
+    }
+}
+
+fn misnamed(error: NameError) -> Refusal {
+    let (status, word, message) = match error {
+        NameError::BadHost => (StatusCode::BAD_REQUEST, "bad_host", "the request must name exactly one host"),
+        NameError::ForeignHost => {
+            (StatusCode::FORBIDDEN, "foreign_host", "the request's host is not one of this server's")
+        }
+        NameError::ForeignOrigin => {
+            (StatusCode::FORBIDDEN, "foreign_origin", "the request's origin may not call this server")
+        }
+    };
+    Refusal::new(status, INVALID_REQUEST, word, message)
+}
+
+fn disagreeing(error: HeaderError, known: &[&str]) -> Refusal {
+    let status = StatusCode::BAD_REQUEST;
+    match error {
+        HeaderError::Mismatch(_) => Refusal {
+            message: error.to_string().into(),
+            ..Refusal::new(status, HEADER_MISMATCH, "header_mismatch", "")
+        },
+        HeaderError::UnknownVersion(requested) => Refusal {
+            data: Some(json!({ "requested": requested, "supported": known })),
+            ..Refusal::new(status, UNSUPPORTED_VERSION, "unsupported_version", "unsupported protocol version")
+        },
+    }
+}
+
+/// A message that is not strict JSON, or no message.
+pub(super) fn malformed(refused: strict::Refused) -> Refusal {
+    let message = refused.message.into();
+    Refusal { message, ..Refusal::new(StatusCode::BAD_REQUEST, refused.code, refused.word, "") }
+}
+
+fn misfit() -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, INVALID_PARAMS, "params", "the parameters do not fit the method")
+}
+
+fn too_large() -> Refusal {
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "too_large", "the request is too large")
+}
+
+fn full() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "in_flight_full", "the server is busy: try again")
+}
+
+fn failed() -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR, "failed", "internal error")
+}
+
+/// RFC 6750 §3: a challenge, with an error only where something was shown.
+fn unauthorized(proof: &Proof) -> Answer {
+    let challenge = match proof {
+        Proof::Nothing | Proof::Asserted(_) => "Bearer realm=\"callgate\"",
+        Proof::ApiKey(_) => "Bearer realm=\"callgate\", error=\"invalid_token\"",
+    };
+    let refusal =
+        Refusal::new(StatusCode::UNAUTHORIZED, UNAUTHENTICATED, "unauthenticated", "authentication failed");
+    let mut answer = refusal.answer(&Value::Null);
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    answer
+}
+
+/// RFC 6750 §3.1 and MCP 2026-07-28 authorization: names all scopes that the operation needs.
+fn insufficient_scope(id: &Value, reply: &Reply, scopes: &[String]) -> Answer {
+    let message = match &reply.body {
+        Err(Notice::Refused { message, .. } | Notice::Unknown(message)) => message.clone(),
+        Ok(_) => "insufficient scope".to_owned(),
+    };
+    let refusal = Refusal {
+        message: message.into(),
+        ..Refusal::new(StatusCode::FORBIDDEN, MISSING_SCOPE, "missing_scope", "")
+    };
+    let mut answer = refusal.answer(id);
+    let scopes = scopes.join(" "); // scope tokens hold neither `"` nor `\` (RFC 6749 §3.3)
+    let challenge = format!("Bearer realm=\"callgate\", error=\"insufficient_scope\", scope=\"{scopes}\"");
+    if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    answer
+}

@@ -1,0 +1,461 @@
+//! The connections of a listener: how many, how slow, and how they end.
+//!
+//! A connection waits for a request's head, then works on it, then writes the answer. Each of these has
+//! a deadline, except the work, whose parts have their own. All of it happens in one task per
+//! connection, so that a connection that misbehaves is dropped with everything it holds.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    num::NonZeroU32,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, combinators::BoxBody};
+use hyper::{
+    body::{Body, Bytes, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    front::Front,
+    refusal::{Answer, BUSY, Refusal},
+};
+
+/// How large the head of a request may be.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+
+/// How many headers a request may have.
+const HEADERS_MAX: usize = 100;
+
+/// How long an answer may take to be read by its client.
+const WRITE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a connection is still read from after its last answer, so that a client that was sending
+/// reads the answer before it learns that the connection is closed.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+
+/// How many connections beyond the cap are told so at once; the rest are closed without a word.
+const TURNED_AWAY_MAX: usize = 128;
+
+/// How long a connection beyond the cap may take to be told so.
+const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
+
+/// How long requests in flight may take to finish once the listener stops.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// How long the listener rests when the system has no more file descriptors.
+const REST: Duration = Duration::from_millis(100);
+
+/// The listener's bounds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) connections_max: NonZeroU32,
+    /// For the head of a request.
+    pub(super) head: Duration,
+    /// Between two requests.
+    pub(super) idle: Duration,
+}
+
+/// Serves until `stop` is cancelled, then lets requests in flight finish, for a while.
+pub(super) async fn serve(listener: TcpListener, front: Arc<Front>, bounds: Bounds, stop: CancellationToken) {
+    let room = Arc::new(Semaphore::new(permits(bounds.connections_max)));
+    let doormat = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    let connections = TaskTracker::new();
+    loop {
+        let (stream, source) = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    rest_after(&error).await;
+                    continue;
+                }
+            },
+        };
+        // Without it a reply may wait 40 ms for an acknowledgement.
+        let _ = stream.set_nodelay(true);
+        if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
+            let front = Arc::clone(&front);
+            let pace = Pace::begin(bounds.head, bounds.idle, WRITE_MAX);
+            connections.spawn(welcome(stream, source, front, pace, stop.clone(), permit));
+        } else {
+            front.count(source, "connections_full");
+            if let Ok(permit) = Arc::clone(&doormat).try_acquire_owned() {
+                connections.spawn(turn_away(stream, stop.clone(), permit));
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    // A connection that never ends its request does not keep the process; its call goes on by itself.
+    let _ = timeout(DRAIN_MAX, connections.wait()).await;
+}
+
+pub(super) fn permits(max: NonZeroU32) -> usize {
+    usize::try_from(max.get()).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
+}
+
+/// A client that gave up is none of our business; a system without file descriptors needs time.
+async fn rest_after(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+        tracing::warn!(%error, "no connection could be accepted");
+        sleep(REST).await;
+    }
+}
+
+/// Serves one connection.
+async fn welcome(
+    stream: TcpStream,
+    source: SocketAddr,
+    front: Arc<Front>,
+    pace: Arc<Pace>,
+    stop: CancellationToken,
+    permit: OwnedSemaphorePermit,
+) {
+    let of_service = Arc::clone(&pace);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (front, pace) = (Arc::clone(&front), Arc::clone(&of_service));
+        async move {
+            pace.enter(Phase::Working);
+            let answer = front.answer(source, request, &pace).await;
+            Ok::<_, Infallible>(paced(answer, pace))
+        }
+    });
+    let connection = builder().serve_connection(TokioIo::new(Line::new(stream, Arc::clone(&pace))), service);
+    drive(connection, &pace, stop).await;
+    drop(permit);
+}
+
+/// Tells one client that there is no room.
+async fn turn_away(stream: TcpStream, stop: CancellationToken, permit: OwnedSemaphorePermit) {
+    let pace = Pace::begin(TURNED_AWAY_FOR, TURNED_AWAY_FOR, TURNED_AWAY_FOR);
+    let of_service = Arc::clone(&pace);
+    let service = service_fn(move |_: Request<Incoming>| {
+        let pace = Arc::clone(&of_service);
+        async move {
+            pace.leave_unread();
+            let full = Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                BUSY,
+                "connections_full",
+                "the server has no room for more connections",
+            );
+            Ok::<_, Infallible>(paced(full.answer(&Value::Null), pace))
+        }
+    });
+    let line = TokioIo::new(Line::new(stream, Arc::clone(&pace)));
+    drive(builder().keep_alive(false).serve_connection(line, service), &pace, stop).await;
+    drop(permit);
+}
+
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // The deadlines are the pace's: this one would count an idle connection's time as a head's.
+    builder.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+    builder
+}
+
+/// Runs a connection until it ends, is too slow, or is idle when the listener stops.
+async fn drive<S>(connection: http1::Connection<TokioIo<Line>, S>, pace: &Pace, stop: CancellationToken)
+where
+    S: hyper::service::HttpService<Incoming, ResBody = BoxBody<Bytes, Infallible>>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut connection = pin!(connection);
+    let mut alarm = pin!(sleep(Duration::ZERO));
+    let mut stopped = pin!(stop.cancelled());
+    let mut stopping = false;
+    poll_fn(|context| {
+        if !stopping && stopped.as_mut().poll(context).is_ready() {
+            stopping = true;
+            if pace.is_waiting() {
+                return Poll::Ready(());
+            }
+            connection.as_mut().graceful_shutdown();
+        }
+        if connection.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(deadline) = pace.deadline() else { return Poll::Pending };
+        if alarm.deadline() != deadline {
+            alarm.as_mut().reset(deadline);
+        }
+        alarm.as_mut().poll(context)
+    })
+    .await;
+}
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// Reading the head of a request.
+    Head,
+    /// Working on a request.
+    Working,
+    /// Writing an answer.
+    Writing,
+    /// The whole answer is made, and perhaps not yet written.
+    Made,
+    /// Waiting for a next request.
+    Idle,
+    /// Ending.
+    Closing,
+}
+
+/// What a connection is doing, and until when it may.
+#[derive(Debug)]
+pub(super) struct Pace {
+    head: Duration,
+    idle: Duration,
+    write: Duration,
+    now: Mutex<Now>,
+}
+
+#[derive(Debug)]
+struct Now {
+    phase: Phase,
+    deadline: Option<Instant>,
+    /// A request's body was not read to its end.
+    unread: bool,
+}
+
+impl Pace {
+    fn begin(head: Duration, idle: Duration, write: Duration) -> Arc<Self> {
+        let now = Now { phase: Phase::Head, deadline: Some(Instant::now() + head), unread: false };
+        Arc::new(Self { head, idle, write, now: Mutex::new(now) })
+    }
+
+    /// Says that a request is answered without its body being read.
+    pub(super) fn leave_unread(&self) {
+        self.now().unread = true;
+    }
+
+    /// Says that the body was read after all.
+    pub(super) fn read_all(&self) {
+        self.now().unread = false;
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, phase: Phase) {
+        let mut now = self.now();
+        let span = match phase {
+            Phase::Head => Some(self.head),
+            Phase::Working => None,
+            Phase::Writing => Some(self.write),
+            Phase::Made => {
+                now.phase = phase; // in the time that is left for writing
+                return;
+            }
+            Phase::Idle => Some(self.idle),
+            Phase::Closing => Some(LINGER_MAX),
+        };
+        if phase == Phase::Working {
+            now.unread = false;
+        }
+        now.phase = phase;
+        now.deadline = span.map(|span| Instant::now() + span);
+    }
+
+    fn enter_from(&self, from: Phase, to: Phase) {
+        if self.now().phase == from {
+            self.enter(to);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.now().deadline
+    }
+
+    /// Whether no request is being worked on.
+    fn is_waiting(&self) -> bool {
+        matches!(self.now().phase, Phase::Head | Phase::Idle)
+    }
+}
+
+/// A connection's bytes, which tell its pace.
+struct Line {
+    stream: TcpStream,
+    pace: Arc<Pace>,
+    shut: bool,
+}
+
+impl Line {
+    const fn new(stream: TcpStream, pace: Arc<Pace>) -> Self {
+        Self { stream, pace, shut: false }
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            self.pace.enter_from(Phase::Idle, Phase::Head);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.pace.enter_from(Phase::Made, Phase::Idle);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shut {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+            self.shut = true;
+            self.pace.enter(Phase::Closing);
+        }
+        if !self.pace.now().unread {
+            return Poll::Ready(Ok(()));
+        }
+        // What a client still sends is thrown away: closing on it would also throw the answer away.
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+/// An answer whose client has a while to read it.
+fn paced(answer: Answer, pace: Arc<Pace>) -> Answer {
+    pace.enter(Phase::Writing);
+    answer.map(|body| PacedBody { body, pace }.boxed())
+}
+
+struct PacedBody {
+    body: BoxBody<Bytes, Infallible>,
+    pace: Arc<Pace>,
+}
+
+impl Body for PacedBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for PacedBody {
+    fn drop(&mut self) {
+        self.pace.enter_from(Phase::Writing, Phase::Made);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Serves one connection with an answer of 32 MiB, and says how long it was served.
+    async fn serve_large(write: Duration) -> (TcpStream, tokio::task::JoinHandle<Duration>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let serving = tokio::spawn(async move {
+            let pace = Pace::begin(Duration::from_secs(5), Duration::from_millis(300), write);
+            let of_service = Arc::clone(&pace);
+            let service = service_fn(move |_: Request<Incoming>| {
+                let pace = Arc::clone(&of_service);
+                async move {
+                    pace.enter(Phase::Working);
+                    let large = Full::new(Bytes::from(vec![b'x'; 32 << 20])).boxed();
+                    Ok::<_, Infallible>(paced(Answer::new(large), pace))
+                }
+            });
+            let line = TokioIo::new(Line::new(stream, Arc::clone(&pace)));
+            let began = Instant::now();
+            drive(builder().serve_connection(line, service), &pace, CancellationToken::new()).await;
+            began.elapsed()
+        });
+        (client, serving)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_its_answer_is_dropped() {
+        let (mut client, serving) = serve_large(Duration::from_millis(400)).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let served = serving.await.unwrap().as_millis();
+        assert!((350..1000).contains(&served), "{served}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_all_of_it_has_the_idle_time_after_it() {
+        let (mut client, serving) = serve_large(Duration::from_secs(20)).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.unwrap();
+        assert!(all.len() > 32 << 20);
+        assert!(
+            serving.await.unwrap() < Duration::from_secs(10),
+            "it did not wait for its writing to time out"
+        );
+    }
+}

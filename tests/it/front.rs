@@ -1,0 +1,776 @@
+//! The edge over the wire: what is refused before the protocol, how it says so, and what is on record.
+
+use std::{
+    net::SocketAddr,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time::timeout,
+};
+
+use crate::{
+    backend::{Backend, Closed},
+    gate::{ERAS, Era, Gate},
+    project::{Project, key, tool},
+};
+
+fn project() -> Project {
+    let mut mirrored = tool("mirrored", "read", "ok");
+    mirrored["input"]["properties"]["id"]["x-mcp-header"] = json!("Id");
+    let mut hidden = mirrored.clone();
+    hidden["tool"] = json!("hidden");
+    Project::new()
+        .tool(tool("get", "read", "ok"))
+        .tool(tool("later", "read", "later"))
+        .tool(mirrored)
+        .tool(hidden)
+        .client("bot", json!({ "tools": ["get", "mirrored", "later"], "stdio": true }))
+        .policy("permit (principal, action, resource);")
+}
+
+/// What came back over a bare connection.
+#[derive(Debug)]
+struct Raw {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Raw {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON in {self:?}"))
+    }
+}
+
+async fn talk(address: SocketAddr, bytes: &[u8]) -> Raw {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    read(stream).await
+}
+
+async fn read(mut stream: TcpStream) -> Raw {
+    let mut text = Vec::new();
+    timeout(Duration::from_secs(10), stream.read_to_end(&mut text)).await.unwrap().unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Raw { status, head: head.to_lowercase(), body: body.to_owned() }
+}
+
+/// A request, as its lines. Headers that are given replace the usual ones of the same name.
+fn request(line: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
+    let authorization = format!("Authorization: Bearer {}", key("bot"));
+    let usual = [
+        "Host: localhost",
+        &authorization,
+        "Content-Type: application/json",
+        "Accept: application/json, text/event-stream",
+        "Connection: close",
+    ];
+    let name = |header: &str| header.split(':').next().unwrap().to_ascii_lowercase();
+    let mut all = vec![line.to_owned()];
+    let replaced = |one: &&&str| headers.iter().all(|header| name(header) != name(one));
+    all.extend(usual.iter().filter(replaced).map(|one| (*one).to_owned()));
+    all.extend(headers.iter().filter(|header| !header.ends_with(": -")).map(|one| (*one).to_owned()));
+    all.push(format!("Content-Length: {}\r\n\r\n", body.len()));
+    let mut bytes = all.join("\r\n").into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+const POST: &str = "POST /mcp HTTP/1.1";
+const CALL: &str =
+    r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get","arguments":{"id":"1"}}}"#;
+
+/// Refused before anybody knows whose request it is: no key, and no record of its own.
+#[tokio::test]
+async fn hosts_and_origins_come_before_identity() {
+    let listener = json!({ "hosts": ["gate.example.com:443"], "origins": ["https://app.example.com"] });
+    let gate = Gate::serve(project().listener(listener)).await;
+    let key = format!("Authorization: Bearer {}", key("bot"));
+    let cases: [(&str, &[&str], u16); 16] = [
+        (POST, &["Host: -"], 400),
+        (POST, &["Host: localhost", "Host: localhost"], 400),
+        (POST, &["Host: "], 400),
+        (POST, &["Host: a@localhost"], 400),
+        (POST, &["Host: evil.example.com"], 403),
+        (POST, &["Host: gate.example.com:8443"], 403),
+        (POST, &["Host: localhost.evil.example.com"], 403),
+        ("POST http://evil.example.com/mcp HTTP/1.1", &["Host: evil.example.com"], 403),
+        ("POST http://evil.example.com/mcp HTTP/1.1", &["Host: localhost"], 400),
+        (POST, &["Origin: null"], 403),
+        (POST, &["Origin: https://evil.example.com"], 403),
+        (POST, &["Origin: http://app.example.com"], 403),
+        (POST, &["Origin: https://app.example.com:8443"], 403),
+        (POST, &["Origin: https://app.example.com", "Origin: https://app.example.com"], 403),
+        ("GET / HTTP/1.1", &["Host: evil.example.com"], 403),
+        ("OPTIONS /mcp HTTP/1.1", &["Origin: http://localhost"], 403),
+    ];
+    for (line, headers, status) in cases {
+        for key in ["Authorization: -", &key] {
+            let headers = [headers, &[key]].concat();
+            let answer = talk(gate.address, &request(line, &headers, CALL.as_bytes())).await;
+            let error = &answer.json()["error"];
+            assert_eq!((answer.status, &error["code"]), (status, &json!(-32600)), "{line} {headers:?}");
+        }
+    }
+    assert_eq!((gate.backend.hits(), gate.records_of("outcome").len()), (0, 0));
+    gate.app.gateway.audit().close();
+    let counted: u64 = gate.records_of("summary").iter().map(|one| one["count"].as_u64().unwrap()).sum();
+    assert_eq!(counted, 32);
+}
+
+#[tokio::test]
+async fn listed_hosts_and_origins_pass() {
+    let listener = json!({ "hosts": ["gate.example.com:443"], "origins": ["https://app.example.com"] });
+    let gate = Gate::serve(project().listener(listener)).await;
+    let cases: [(&str, &[&str]); 5] = [
+        (POST, &["Host: LOCALHOST:1"]),
+        (POST, &["Host: [::1]"]),
+        (POST, &["Host: gate.example.com:443"]),
+        (POST, &["Origin: https://app.example.com:443"]),
+        ("POST http://localhost/mcp HTTP/1.1", &[]),
+    ];
+    for (line, headers) in cases {
+        let answer = talk(gate.address, &request(line, headers, CALL.as_bytes())).await;
+        assert_eq!(answer.json()["result"]["isError"], false, "{line} {headers:?} {answer:?}");
+    }
+}
+
+/// What is refused, and what is then on record: one outcome of stage `edge`, with this word.
+struct Case {
+    request: Vec<u8>,
+    status: u16,
+    code: i32,
+    id: Value,
+    word: &'static str,
+    target: &'static str,
+}
+
+async fn refused(gate: &Gate, case: &Case) -> Raw {
+    let (hits, before) = (gate.backend.hits(), gate.records_of("outcome").len());
+    let answer = talk(gate.address, &case.request).await;
+    let shown = format!("{}\n→ {answer:?}", String::from_utf8_lossy(&case.request));
+    assert_eq!(answer.status, case.status, "{shown}");
+    assert!(answer.head.contains("content-type: application/json"), "{shown}");
+    let body = answer.json();
+    assert_eq!((&body["jsonrpc"], &body["error"]["code"]), (&json!("2.0"), &json!(case.code)), "{shown}");
+    assert_eq!(body["id"], case.id, "{shown}");
+    assert_eq!(gate.backend.hits(), hits, "{shown}");
+    let outcomes = gate.records_of("outcome").split_off(before);
+    let [record] = outcomes.as_slice() else { panic!("{shown}\n{outcomes:#?}") };
+    assert_eq!(
+        (&record["stage"], &record["code"], &record["outcome"], &record["call"]["target"]),
+        (&json!("edge"), &json!(case.word), &json!("denied"), &json!(case.target)),
+        "{shown}\n{record}"
+    );
+    assert_eq!(record["caller"]["client"], "bot");
+    answer
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_refused_with_an_error_and_a_record() {
+    let gate = Gate::serve(project().listener(json!({ "body": "8KiB" }))).await;
+    let large = format!("{}{}", CALL, " ".repeat(8 << 10));
+    let far_too_large = format!("{}{}", CALL, " ".repeat(8 << 20));
+    let case = |line: &str, headers: &[&str], body: &str, status, word| Case {
+        request: request(line, headers, body.as_bytes()),
+        status,
+        code: -32600,
+        id: Value::Null,
+        word,
+        target: "",
+    };
+    let mut chunked = request(POST, &["Transfer-Encoding: chunked"], b"");
+    let text = String::from_utf8(chunked).unwrap().replace("Content-Length: 0\r\n", "");
+    chunked = format!("{text}{:x}\r\n{large}\r\n0\r\n\r\n", large.len()).into_bytes();
+    let cases = [
+        case(POST, &["Content-Type: text/plain"], CALL, 415, "content_type"),
+        case(POST, &["Content-Type: -"], CALL, 415, "content_type"),
+        case(POST, &["Content-Type: application/json; charset=utf-16"], CALL, 415, "content_type"),
+        case(
+            POST,
+            &["Content-Type: application/json", "Content-Type: application/json"],
+            CALL,
+            415,
+            "content_type",
+        ),
+        case(POST, &["Content-Encoding: gzip"], CALL, 415, "content_encoding"),
+        case(POST, &["Accept: application/json"], CALL, 406, "accept"),
+        case(POST, &["Accept: -"], CALL, 406, "accept"),
+        case(POST, &[], &large, 413, "too_large"),
+        case(POST, &[], &far_too_large, 413, "too_large"),
+        Case { request: chunked, ..case(POST, &[], "", 413, "too_large") },
+    ];
+    for case in &cases {
+        refused(&gate, case).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_post_to_the_endpoint_is_refused_with_an_error() {
+    let gate = Gate::serve(project()).await;
+    for (line, status) in [
+        ("POST / HTTP/1.1", 404),
+        ("POST /mcp/ HTTP/1.1", 404),
+        ("GET /favicon.ico HTTP/1.1", 404),
+        ("GET /mcp HTTP/1.1", 405),
+        ("DELETE /mcp HTTP/1.1", 405),
+        ("OPTIONS /mcp HTTP/1.1", 405),
+        ("PRI /mcp HTTP/1.1", 405),
+    ] {
+        let answer = talk(gate.address, &request(line, &["Mcp-Session-Id: 1"], CALL.as_bytes())).await;
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (status, &json!(-32600)), "{answer:?}");
+        assert_eq!(answer.head.contains("\r\nallow: post"), status == 405, "{answer:?}");
+        let stranger = talk(gate.address, &request(line, &["Authorization: -"], b"")).await;
+        assert_eq!(stranger.status, 401, "identity comes first");
+    }
+    assert_eq!((gate.backend.hits(), gate.records_of("outcome").len()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_refused_with_an_error_and_a_record() {
+    let gate = Gate::serve(project()).await;
+    let case = |body: &[u8], code, word| Case {
+        request: request(POST, &[], body),
+        status: 400,
+        code,
+        id: Value::Null,
+        word,
+        target: "",
+    };
+    let twice = CALL.replace(r#""id":"1""#, r#""id":"1","id":"2""#);
+    let twice_named = CALL.replace(r#""name":"get""#, r#""name":"get","\u006eame":"hidden""#);
+    let cases = [
+        case(b"", -32700, "syntax"),
+        case(b"{\"jsonrpc\":", -32700, "syntax"),
+        case(b"hello", -32700, "syntax"),
+        case(format!("[{CALL}]").as_bytes(), -32600, "batch"),
+        case(b"7", -32600, "not_an_object"),
+        case(twice.as_bytes(), -32700, "duplicate_key"),
+        case(twice_named.as_bytes(), -32700, "duplicate_key"),
+        case(CALL.replace("\"1\"", "\"\u{1}\"").as_bytes(), -32700, "syntax"),
+        case(CALL.replace("\"1\"", "123456789012345678901234567890").as_bytes(), -32700, "number"),
+        case(CALL.replace("\"1\"", r#""\ud800""#).as_bytes(), -32700, "surrogate"),
+        case(&[b"\xef\xbb\xbf", CALL.as_bytes()].concat(), -32700, "bom"),
+        case(&[b"{\"a\":\"\xff\"}".as_slice(), b""].concat(), -32700, "utf8"),
+        case(
+            CALL.replace("\"1\"", &format!("{}{}", "[".repeat(70), "]".repeat(70))).as_bytes(),
+            -32600,
+            "depth",
+        ),
+    ];
+    for case in &cases {
+        refused(&gate, case).await;
+    }
+}
+
+#[tokio::test]
+async fn parameters_that_do_not_fit_are_invalid_and_not_an_unknown_method() {
+    let gate = Gate::serve(project()).await;
+    for (params, target) in [
+        (r#"{"name":7}"#, ""),
+        (r#"{"arguments":{}}"#, ""),
+        (r#"{"name":"get","arguments":[]}"#, "get"),
+        (r#"{"name":"get","arguments":"x"}"#, "get"),
+    ] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{params}}}"#);
+        for era in ERAS {
+            let (headers, body) = match era {
+                Era::Legacy => (vec!["MCP-Protocol-Version: 2025-11-25"], body.clone()),
+                Era::Modern => modern(&body),
+            };
+            let request = request(POST, &headers, body.as_bytes());
+            let before = gate.records_of("outcome").len();
+            let answer = talk(gate.address, &request).await;
+            assert_eq!(
+                (&answer.json()["error"]["code"], &answer.json()["id"]),
+                (&json!(-32602), &json!(7)),
+                "{answer:?}"
+            );
+            let outcomes = gate.records_of("outcome").split_off(before);
+            let [record] = outcomes.as_slice() else { panic!("{params} {outcomes:#?}") };
+            assert_eq!(
+                (&record["code"], &record["call"]["target"]),
+                (&json!("params"), &json!(target)),
+                "{record}"
+            );
+        }
+    }
+    assert_eq!(gate.backend.hits(), 0);
+}
+
+/// The same message in the later era: with `_meta`, and the headers that repeat it, except the name.
+fn modern(body: &str) -> (Vec<&'static str>, String) {
+    let mut body: Value = serde_json::from_str(body).unwrap();
+    body["params"]["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "it", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": {}
+    });
+    let mut headers = vec!["MCP-Protocol-Version: 2026-07-28", "Mcp-Method: tools/call"];
+    match body["params"]["name"].as_str() {
+        Some("get") => headers.push("Mcp-Name: get"),
+        Some("mirrored") => headers.push("Mcp-Name: mirrored"),
+        Some("hidden") => headers.push("Mcp-Name: hidden"),
+        Some("absent") => headers.push("Mcp-Name: absent"),
+        _ => {}
+    }
+    (headers, body.to_string())
+}
+
+fn call(tool: &str) -> String {
+    CALL.replace("\"get\"", &format!("\"{tool}\""))
+}
+
+fn without<'a>(headers: &[&'a str], name: &str) -> Vec<&'a str> {
+    headers.iter().filter(|header| !header.starts_with(name)).copied().collect()
+}
+
+#[tokio::test]
+async fn headers_that_contradict_the_body_are_refused_in_both_eras() {
+    let gate = Gate::serve(project()).await;
+    let (headers, body) = modern(CALL);
+    let old = ["MCP-Protocol-Version: 2025-11-25"];
+    let case = |headers: Vec<&str>, body: &str, code, word, target| Case {
+        request: request(POST, &headers, body.as_bytes()),
+        status: 400,
+        code,
+        id: json!(7),
+        word,
+        target,
+    };
+    let mismatch = |headers, body| case(headers, body, -32020, "header_mismatch", "get");
+    let with = |more: &[&'static str]| [headers.as_slice(), more].concat();
+    let swap = |name: &str, header: &'static str| [without(&headers, name), vec![header]].concat();
+    let mut cases = vec![
+        mismatch(without(&headers, "MCP-Protocol"), &body),
+        mismatch(without(&headers, "Mcp-Method"), &body),
+        mismatch(without(&headers, "Mcp-Name"), &body),
+        mismatch(swap("MCP-Protocol", old[0]), &body),
+        mismatch(swap("Mcp-Method", "Mcp-Method: tools/list"), &body),
+        mismatch(swap("Mcp-Method", "Mcp-Method: TOOLS/CALL"), &body),
+        mismatch(swap("Mcp-Name", "Mcp-Name: mirrored"), &body),
+        mismatch(swap("Mcp-Name", "Mcp-Name: =?base64?bWlycm9yZWQ=?="), &body),
+        mismatch(swap("Mcp-Name", "Mcp-Name: =?base64?*?="), &body),
+        mismatch(swap("Mcp-Name", "Mcp-Name: g\u{e9}t"), &body),
+        mismatch(with(&["MCP-Protocol-Version: 2026-07-28"]), &body),
+        mismatch(with(&["Mcp-Method: tools/call"]), &body),
+        mismatch(with(&["Mcp-Name: get"]), &body),
+        mismatch(with(&["Mcp-Param-Any: 1", "Mcp-Param-Any: 1"]), &body),
+        mismatch(vec![old[0], "Mcp-Method: tools/list"], CALL),
+        mismatch(vec![old[0], "Mcp-Name: mirrored"], CALL),
+        mismatch(vec![old[0], old[0]], CALL),
+        mismatch(vec!["Mcp-Method: tools/list"], CALL),
+        case(vec!["MCP-Protocol-Version: 1999-01-01"], CALL, -32022, "unsupported_version", "get"),
+        case(
+            vec!["MCP-Protocol-Version: 2026-07-28", headers[1], headers[2]],
+            CALL,
+            -32602,
+            "protocol",
+            "get",
+        ),
+    ];
+    let future = body.replace("/protocolVersion\":\"2026-07-28", "/protocolVersion\":\"2999-01-01");
+    let ahead = swap("MCP-Protocol", "MCP-Protocol-Version: 2999-01-01");
+    cases.push(case(ahead, &future, -32022, "protocol", "get"));
+    for case in &cases {
+        refused(&gate, case).await;
+    }
+    let accepted = talk(gate.address, &request(POST, &headers, body.as_bytes())).await;
+    assert_eq!(accepted.json()["result"]["isError"], false, "{accepted:?}");
+    let encoded = swap("Mcp-Name", "Mcp-Name: =?base64?Z2V0?=");
+    let accepted = talk(gate.address, &request(POST, &encoded, body.as_bytes())).await;
+    assert_eq!(accepted.json()["result"]["isError"], false, "{accepted:?}");
+}
+
+#[tokio::test]
+async fn arguments_that_headers_repeat_have_to_agree() {
+    let gate = Gate::serve(project()).await;
+    let (headers, body) = modern(&call("mirrored"));
+    let with = |more: &[&'static str]| [headers.as_slice(), more].concat();
+    let old = "MCP-Protocol-Version: 2025-11-25";
+    let bare = body.replace(r#""id":"1""#, "");
+    let legacy = call("mirrored");
+    for (headers, body) in [
+        (with(&[]), &body),
+        (with(&["Mcp-Param-Id: 2"]), &body),
+        (with(&["Mcp-Param-Id: =?base64?Mg==?="]), &body),
+        (with(&["Mcp-Param-Id: 1", "mcp-param-id: 1"]), &body),
+        (with(&["Mcp-Param-Id: \u{e9}"]), &body),
+        (with(&["Mcp-Param-Id: 1"]), &bare),
+        (vec![old, "Mcp-Param-Id: 2"], &legacy),
+    ] {
+        let case = Case {
+            request: request(POST, &headers, body.as_bytes()),
+            status: 400,
+            code: -32020,
+            id: json!(7),
+            word: "header_mismatch",
+            target: "mirrored",
+        };
+        refused(&gate, &case).await;
+    }
+    let accepted = [
+        (with(&["Mcp-Param-Id: 1"]), &body),
+        (with(&["MCP-PARAM-ID: =?base64?MQ==?="]), &body),
+        (vec![old], &legacy),
+    ];
+    for (headers, body) in accepted {
+        let answer = talk(gate.address, &request(POST, &headers, body.as_bytes())).await;
+        assert_eq!(answer.json()["result"]["isError"], false, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_hidden_tool_answers_like_an_unknown_one_whatever_its_headers_say() {
+    let gate = Gate::serve(project()).await;
+    let lines: [&[&str]; 5] = [
+        &[],
+        &["Mcp-Param-Id: 1"],
+        &["Mcp-Param-Id: 2"],
+        &["Mcp-Param-Id: 1", "Mcp-Param-Id: 1"],
+        &["Mcp-Param-Id: \u{e9}"],
+    ];
+    for more in lines {
+        for era in ERAS {
+            let mut bodies = Vec::new();
+            for name in ["hidden", "absent"] {
+                let (headers, body) = match era {
+                    Era::Legacy => (vec!["MCP-Protocol-Version: 2025-11-25"], call(name)),
+                    Era::Modern => modern(&call(name)),
+                };
+                let bytes = request(POST, &[headers.as_slice(), more].concat(), body.as_bytes());
+                let answer = talk(gate.address, &bytes).await;
+                bodies.push((answer.status, answer.body.replace(name, "NAME")));
+            }
+            assert_eq!(bodies[0], bodies[1], "{more:?}");
+        }
+    }
+    assert_eq!(gate.backend.hits(), 0);
+}
+
+#[tokio::test]
+async fn no_header_of_a_client_reaches_a_backend() {
+    let gate = Gate::serve(project()).await;
+    let planted = [
+        "X-Forwarded-For: 203.0.113.9",
+        "X-Forwarded-Host: planted.example.com",
+        "X-Forwarded-Proto: planted",
+        "Forwarded: for=203.0.113.9",
+        "Via: 1.1 planted",
+        "Cookie: planted=1",
+        "Proxy-Authorization: Basic planted",
+        "Keep-Alive: planted",
+        "TE: trailers",
+        "Upgrade: planted",
+        "Connection: close, X-Planted",
+        "X-Planted: planted",
+        "Traceparent: 00-planted",
+        "User-Agent: planted",
+        "Mcp-Session-Id: planted",
+    ];
+    let answer = talk(gate.address, &request(POST, &planted, CALL.as_bytes())).await;
+    assert_eq!(answer.json()["result"]["isError"], false, "{answer:?}");
+    let seen = gate.backend.seen();
+    let [headers] = seen.as_slice() else { panic!("{seen:?}") };
+    let mut names: Vec<&str> = headers.keys().map(|name| name.as_str()).collect();
+    names.sort_unstable();
+    let allowed = ["accept", "accept-encoding", "host", "user-agent"];
+    assert!(names.iter().all(|name| allowed.contains(name)), "{headers:?}");
+    let text = format!("{headers:?}");
+    for mark in ["planted", "203.0.113.9", "bot", "event-stream"] {
+        assert!(!text.contains(mark), "{mark} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_head_and_an_idle_connection_are_closed_by_their_deadlines() {
+    let listener = json!({ "header-timeout": "400ms", "idle-timeout": "800ms" });
+    let gate = Gate::serve(project().listener(listener)).await;
+    let closes = |mut stream: TcpStream| async move {
+        let (began, mut rest) = (Instant::now(), Vec::new());
+        let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await.unwrap();
+        (began.elapsed().as_millis(), String::from_utf8(rest).unwrap())
+    };
+    // Nothing at all, and half a head.
+    for start in ["", "POST /mcp HTTP/1.1\r\nHost: localhost\r\nX: "] {
+        let mut stream = TcpStream::connect(gate.address).await.unwrap();
+        stream.write_all(start.as_bytes()).await.unwrap();
+        let (millis, rest) = closes(stream).await;
+        assert!((300..700).contains(&millis) && rest.is_empty(), "{start:?} {millis} {rest}");
+    }
+    // One byte after the other does not move the deadline.
+    let (mut from, mut to) = TcpStream::connect(gate.address).await.unwrap().into_split();
+    let dripping = tokio::spawn(async move {
+        for byte in request(POST, &[], b"") {
+            if to.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let (began, mut rest) = (Instant::now(), Vec::new());
+    let _ = timeout(Duration::from_secs(5), from.read_to_end(&mut rest)).await.unwrap();
+    assert!((300..700).contains(&began.elapsed().as_millis()) && rest.is_empty(), "{:?}", began.elapsed());
+    dripping.abort();
+    // A connection that has had its answer may wait for longer, and serves another request.
+    let mut stream = TcpStream::connect(gate.address).await.unwrap();
+    let again = request(POST, &["Connection: keep-alive"], CALL.as_bytes());
+    for _ in 0..2 {
+        stream.write_all(&again).await.unwrap();
+        let mut buffer = [0; 4096];
+        let count = stream.read(&mut buffer).await.unwrap();
+        assert!(buffer[..count].starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(&buffer));
+        tokio::time::sleep(Duration::from_millis(500)).await; // longer than a head may take
+    }
+    let (millis, rest) = closes(stream).await;
+    assert!((100..700).contains(&millis) && rest.is_empty(), "{millis} {rest}");
+}
+
+#[tokio::test]
+async fn a_slow_body_is_refused_by_its_deadline() {
+    let gate = Gate::serve(project().listener(json!({ "body-timeout": "1500ms" }))).await;
+    let whole = request(POST, &[], CALL.as_bytes());
+    let (head, body) = whole.split_at(whole.len() - CALL.len());
+    let (from, mut to) = TcpStream::connect(gate.address).await.unwrap().into_split();
+    to.write_all(head).await.unwrap();
+    let body = body.to_vec();
+    let dripping = tokio::spawn(async move {
+        for byte in body {
+            if to.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        to
+    });
+    let began = Instant::now();
+    let mut from = BufReader::new(from);
+    let mut line = String::new();
+    timeout(Duration::from_secs(5), from.read_line(&mut line)).await.unwrap().unwrap();
+    assert!(line.starts_with("HTTP/1.1 408"), "{line}");
+    assert!((1400..1800).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    let outcomes = gate.records_of("outcome");
+    let [record] = outcomes.as_slice() else { panic!("{outcomes:#?}") };
+    assert_eq!((&record["stage"], &record["code"]), (&json!("edge"), &json!("body_timeout")));
+    dripping.abort();
+}
+
+#[tokio::test]
+async fn connections_beyond_the_cap_are_answered_503_at_once() {
+    let gate = Gate::serve(project().listener(json!({ "connections": 2, "header-timeout": "60s" }))).await;
+    let one = TcpStream::connect(gate.address).await.unwrap();
+    let _two = TcpStream::connect(gate.address).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    for _ in 0..20 {
+        let answer = talk(gate.address, &request(POST, &[], CALL.as_bytes())).await;
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!(-32000)), "{answer:?}");
+        assert!(answer.head.contains("\r\nretry-after: 1"), "{answer:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(gate.backend.hits(), 0);
+    drop(one);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let answer = talk(gate.address, &request(POST, &[], CALL.as_bytes())).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test]
+async fn requests_beyond_the_cap_are_answered_503_at_once() {
+    let gate = Gate::serve(project().listener(json!({ "in-flight": 1 }))).await;
+    let busy = tokio::spawn({
+        let (address, bytes) = (gate.address, request(POST, &[], call("later").as_bytes()));
+        async move { talk(address, &bytes).await }
+    });
+    while gate.backend.hits() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let began = Instant::now();
+    let answer = talk(gate.address, &request(POST, &[], CALL.as_bytes())).await;
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!(-32000)), "{answer:?}");
+    assert!(answer.head.contains("\r\nretry-after: 1"), "{answer:?}");
+    assert!(began.elapsed() < Duration::from_millis(300), "{:?}", began.elapsed());
+    // Who proves nothing takes no place, and is told so even now.
+    let stranger = talk(gate.address, &request(POST, &["Authorization: -"], CALL.as_bytes())).await;
+    assert_eq!(stranger.status, 401);
+    assert_eq!(busy.await.unwrap().status, 200);
+    let answer = talk(gate.address, &request(POST, &[], CALL.as_bytes())).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_listener_that_stops_finishes_what_is_in_flight_and_closes_what_is_idle() {
+    let gate = Gate::serve(project()).await;
+    let mut idle = TcpStream::connect(gate.address).await.unwrap();
+    let busy = tokio::spawn({
+        let bytes = request(POST, &["Connection: keep-alive"], call("later").as_bytes());
+        let address = gate.address;
+        async move { talk(address, &bytes).await }
+    });
+    while gate.backend.hits() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let began = Instant::now();
+    gate.stop.cancel();
+    let mut rest = Vec::new();
+    let _ = timeout(Duration::from_millis(500), idle.read_to_end(&mut rest)).await.unwrap();
+    assert!(TcpStream::connect(gate.address).await.is_err(), "the listener is closed");
+    gate.serving.await.unwrap().unwrap();
+    assert!((500..2000).contains(&began.elapsed().as_millis()), "it waited: {:?}", began.elapsed());
+    assert_eq!(busy.await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_or_has_too_many_headers_is_refused() {
+    let gate = Gate::serve(project()).await;
+    let large = format!("X: {}", "x".repeat(64 << 10));
+    assert_eq!(talk(gate.address, &request(POST, &[&large], b"")).await.status, 431);
+    let many: Vec<String> = (0..200).map(|at| format!("X-{at}: 1")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(talk(gate.address, &request(POST, &many, b"")).await.status, 431);
+}
+
+/// A gate on standard input and output, as a client starts it.
+struct Pipe {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    folder: TempDir,
+    backend: Backend,
+    _closed: Closed,
+}
+
+impl Pipe {
+    async fn start() -> Self {
+        let (backend, closed, folder) = (Backend::start().await, Closed::bind(), TempDir::new().unwrap());
+        project().write(folder.path(), backend.address, closed.address);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_callgate"))
+            .args(["stdio", "--client", "bot", "--config"])
+            .arg(folder.path().join("callgate.yaml"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, input, output, folder, backend, _closed: closed }
+    }
+
+    async fn send(&mut self, line: &[u8]) {
+        self.input.write_all(line).await.unwrap();
+        self.input.write_all(b"\n").await.unwrap();
+    }
+
+    async fn receive(&mut self) -> Value {
+        let mut line = String::new();
+        timeout(Duration::from_secs(10), self.output.read_line(&mut line)).await.unwrap().unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line:?}"))
+    }
+
+    async fn ask(&mut self, line: &str) -> Value {
+        self.send(line.as_bytes()).await;
+        self.receive().await
+    }
+
+    fn outcomes(&self) -> Vec<Value> {
+        let log = std::fs::read_to_string(self.folder.path().join("state/audit/stdio-0/log.jsonl")).unwrap();
+        let records = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        records.filter(|record| record["record"] == "outcome").collect()
+    }
+}
+
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"it","version":"1"}}}"#;
+
+#[tokio::test]
+async fn a_line_that_is_no_message_is_answered_and_the_connection_lives_on() {
+    let mut pipe = Pipe::start().await;
+    // Also before the client has begun.
+    let error = pipe.ask("hello").await;
+    assert_eq!((&error["error"]["code"], &error["id"]), (&json!(-32700), &Value::Null), "{error}");
+    assert_eq!(pipe.ask(INITIALIZE).await["result"]["serverInfo"]["name"], "gate-under-test");
+    pipe.send(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+    let twice = CALL.replace(r#""id":"1""#, r#""id":"1","id":"2""#);
+    let cases: [(&[u8], i32, Value, &str, &str); 8] = [
+        (b"{\"jsonrpc\":", -32700, Value::Null, "syntax", ""),
+        (b"[]", -32600, Value::Null, "batch", ""),
+        (b"\xff", -32700, Value::Null, "utf8", ""),
+        (b"\xef\xbb\xbf{}", -32700, Value::Null, "bom", ""),
+        (twice.as_bytes(), -32700, Value::Null, "duplicate_key", ""),
+        (&vec![b'x'; 3 << 20], -32600, Value::Null, "too_large", ""),
+        (
+            br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get","arguments":[]}}"#,
+            -32602,
+            json!(7),
+            "params",
+            "get",
+        ),
+        (
+            br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"arguments":{}}}"#,
+            -32602,
+            json!(7),
+            "params",
+            "",
+        ),
+    ];
+    let mut known = pipe.outcomes().len();
+    assert_eq!(known, 1, "the line before the beginning");
+    for (line, code, id, word, target) in cases {
+        pipe.send(line).await;
+        let error = pipe.receive().await;
+        let shown = String::from_utf8_lossy(&line[..line.len().min(100)]).into_owned();
+        assert_eq!((&error["error"]["code"], &error["id"]), (&json!(code), &id), "{shown} {error}");
+        let outcomes = pipe.outcomes().split_off(known);
+        let [record] = outcomes.as_slice() else { panic!("{shown} {outcomes:#?}") };
+        assert_eq!(
+            (&record["stage"], &record["code"], &record["call"]["target"], &record["caller"]["client"]),
+            (&json!("edge"), &json!(word), &json!(target), &json!("bot")),
+            "{shown} {record}"
+        );
+        known += 1;
+        let answer = pipe.ask(CALL).await;
+        assert_eq!(
+            (&answer["id"], &answer["result"]["isError"]),
+            (&json!(7), &json!(false)),
+            "{shown} {answer}"
+        );
+        known += 1;
+    }
+    assert_eq!(pipe.backend.hits(), 8);
+    // The end of input ends it.
+    let Pipe { mut child, input, .. } = pipe;
+    drop(input);
+    assert!(timeout(Duration::from_secs(10), child.wait()).await.unwrap().unwrap().success());
+}
+
+#[tokio::test]
+async fn replies_and_errors_never_cut_into_each_other() {
+    let mut pipe = Pipe::start().await;
+    pipe.ask(INITIALIZE).await;
+    pipe.send(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+    for at in 0..100 {
+        pipe.send(CALL.replace("\"id\":7", &format!("\"id\":{at}")).as_bytes()).await;
+        pipe.send(b"nonsense").await;
+    }
+    let (mut answers, mut errors) = (0, 0);
+    for _ in 0..200 {
+        let line = pipe.receive().await;
+        if line["result"].is_object() {
+            answers += 1;
+        } else {
+            assert_eq!(line["error"]["code"], -32700, "{line}");
+            errors += 1;
+        }
+    }
+    assert_eq!((answers, errors), (100, 100));
+}
