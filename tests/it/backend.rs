@@ -10,11 +10,13 @@ use std::{
 };
 
 use axum::{
-    Json, Router, extract::State, http::HeaderMap, http::StatusCode, http::Uri, response::IntoResponse,
-    response::Response,
+    Json, Router, body::Bytes, extract::State, http::HeaderMap, http::StatusCode, http::Uri,
+    response::IntoResponse, response::Response,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
+
+use crate::naughty::naughty_strings;
 
 /// A text that stands in answers, and may not stand in replies unless a test says so.
 pub(crate) const MARK: &str = "the-words-of-the-backend";
@@ -68,11 +70,17 @@ async fn answer(
     State((hits, seen)): State<(Arc<AtomicUsize>, Seen)>,
     headers: HeaderMap,
     uri: Uri,
+    body: Bytes,
 ) -> Response {
     hits.fetch_add(1, Ordering::SeqCst);
-    seen.lock().unwrap().push(headers);
+    seen.lock().unwrap().push(headers.clone());
     match uri.path().split('/').nth(1).unwrap_or_default() {
         "ok" => Json(json!({ "id": "1" })).into_response(),
+        "echo" => Json(json!({ "id": echo(&headers, &uri, &body) })).into_response(),
+        "naughty" => {
+            let index: usize = uri.path().rsplit('/').next().unwrap().parse().unwrap();
+            Json(json!({ "id": naughty_strings()[index] })).into_response()
+        }
         "slow" => std::future::pending().await,
         "later" => {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -86,4 +94,22 @@ async fn answer(
         "personal" => Json(json!({ "id": "1", "card": MARK })).into_response(),
         other => (StatusCode::NOT_FOUND, format!("no behaviour `{other}`")).into_response(),
     }
+}
+
+/// The one text of a request, wherever it stands: the last segment after `/echo/x/`, the query, a
+/// header, or the body.
+fn echo(headers: &HeaderMap, uri: &Uri, body: &Bytes) -> String {
+    if let Some(value) = headers.get("x-text") {
+        return value.to_str().unwrap().to_owned();
+    }
+    if !body.is_empty() {
+        let body: Value = serde_json::from_slice(body).unwrap();
+        return body["text"].as_str().unwrap().to_owned();
+    }
+    let url = reqwest::Url::parse(&format!("http://h{uri}")).unwrap();
+    if let Some((_, text)) = url.query_pairs().next() {
+        return text.into_owned();
+    }
+    let segment = url.path_segments().unwrap().next_back().unwrap();
+    percent_encoding::percent_decode_str(segment).decode_utf8().unwrap().into_owned()
 }

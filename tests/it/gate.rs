@@ -1,6 +1,11 @@
 //! A gate that serves a project over HTTP, and what its clients and its log see.
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{
+    fs,
+    io::{Read as _, Seek as _, SeekFrom},
+    net::SocketAddr,
+    path::Path,
+};
 
 use callgate::{
     app::App,
@@ -112,6 +117,20 @@ impl Gate {
     pub(crate) fn records(&self) -> Vec<Value> {
         let log = fs::read_to_string(self.folder.path().join("state/audit/serve-0/log.jsonl")).unwrap();
         log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// How long the log is now, for [`Gate::records_from`].
+    pub(crate) fn log_bytes(&self) -> u64 {
+        fs::metadata(self.folder.path().join("state/audit/serve-0/log.jsonl")).unwrap().len()
+    }
+
+    /// The records that came after the log was so long.
+    pub(crate) fn records_from(&self, bytes: u64) -> Vec<Value> {
+        let mut log = fs::File::open(self.folder.path().join("state/audit/serve-0/log.jsonl")).unwrap();
+        log.seek(SeekFrom::Start(bytes)).unwrap();
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// The records of one kind so far.

@@ -17,6 +17,7 @@ mod raw;
 mod served;
 
 mod denials;
+mod bypasses;
 mod egress;
 mod hiding;
 mod failures;

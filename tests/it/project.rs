@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) struct Project {
     tools: Vec<Value>,
     clients: Map<String, Value>,
+    services: Map<String, Value>,
     floors: Value,
     cedar: String,
     listener: Value,
@@ -62,7 +63,14 @@ impl Project {
     /// A project in which every tool is what its developer claims.
     pub(crate) fn new() -> Self {
         let floors = json!({ "unlisted": "trust-claims" });
-        Self { tools: Vec::new(), clients: Map::new(), floors, cedar: String::new(), listener: json!({}) }
+        Self {
+            tools: Vec::new(),
+            clients: Map::new(),
+            services: Map::new(),
+            floors,
+            cedar: String::new(),
+            listener: json!({}),
+        }
     }
 
     pub(crate) fn tool(mut self, tool: Value) -> Self {
@@ -91,6 +99,12 @@ impl Project {
         self
     }
 
+    /// Adds a service.
+    pub(crate) fn service(mut self, name: &str, spec: Value) -> Self {
+        self.services.insert(name.to_owned(), spec);
+        self
+    }
+
     /// Sets what the listener says besides its address.
     pub(crate) fn listener(mut self, settings: Value) -> Self {
         self.listener = settings;
@@ -104,7 +118,7 @@ impl Project {
         fs::create_dir_all(folder.join("policies")).unwrap();
         let mut listener = self.listener.clone();
         listener["address"] = json!("127.0.0.1:0");
-        let server = json!({
+        let mut server = json!({
             "name": "gate-under-test",
             "listen": { "http": listener },
             "services": {
@@ -112,6 +126,7 @@ impl Project {
                 "closed": { "url": format!("http://{closed}/"), "egress": { "loopback": true } }
             }
         });
+        server["services"].as_object_mut().unwrap().extend(self.services.clone());
         write("callgate.yaml", server.to_string());
         for (at, tool) in self.tools.iter().enumerate() {
             write(&format!("tools/{at}.yaml"), tool.to_string());
