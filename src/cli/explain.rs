@@ -36,8 +36,7 @@ pub(super) struct Arguments {
 pub(super) fn run(printer: &Printer, config: &Path, arguments: Arguments) -> ExitCode {
     let (rules, problems) = Project::read(config).build(Secrets::Unread);
     let Some(rules) = rules else {
-        printer.problems(&problems, false);
-        return printer.fail("the project does not load; run `callgate check`");
+        return printer.fail_load(&problems);
     };
     let call = rehearsal(&arguments.tool, &arguments.args);
     let mut trail = Trail::begin(&call, &rules.digest);

@@ -77,13 +77,16 @@ impl Printer {
         ExitCode::FAILURE
     }
 
+    /// Shows what is wrong with a project that does not load.
+    pub(super) fn fail_load(&self, problems: &[Problem]) -> ExitCode {
+        self.problems(problems, false);
+        self.fail("the project does not load; run `callgate check`")
+    }
+
     /// Says why a project did not open.
     pub(super) fn fail_open(self, error: &OpenError) -> ExitCode {
         match error {
-            OpenError::Problems(problems) => {
-                self.problems(problems, false);
-                self.fail("the project does not load; nothing was started")
-            }
+            OpenError::Problems(problems) => self.fail_load(problems),
             other => self.fail(&other.to_string()),
         }
     }

@@ -55,11 +55,7 @@ pub(super) async fn stdio(printer: &Printer, config: &Path, arguments: StdioArgu
     // Standard output is the protocol: everything else goes to standard error.
     let app = match open(printer, config, "stdio").await {
         Ok(app) => app,
-        Err(OpenError::Problems(problems)) => {
-            Printer::new(false).problems(&problems, false);
-            return Printer::new(false).fail("the project does not load; run `callgate check`");
-        }
-        Err(error) => return Printer::new(false).fail(&error.to_string()),
+        Err(error) => return Printer::new(false).fail_open(&error),
     };
     let named = app.project.files.as_ref().and_then(|files| files.server.1.listen.stdio.as_ref());
     let Some(client) = arguments.client.or_else(|| named.map(|stdio| stdio.client.clone())) else {

@@ -40,8 +40,7 @@ pub(super) fn run(printer: &Printer, config: &Path, arguments: &Arguments) -> Ex
     let project = Project::read(config);
     let (rules, problems) = project.build(Secrets::Unread);
     let (Some(rules), Some(files)) = (rules, &project.files) else {
-        printer.problems(&problems, false);
-        return printer.fail("the project does not load; run `callgate check`");
+        return printer.fail_load(&problems);
     };
     let examples = files.tools.iter().flat_map(|(source, manifest)| {
         manifest.examples.iter().enumerate().map(|(at, example)| {
