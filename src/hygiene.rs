@@ -15,6 +15,7 @@ mod escape;
 mod findings;
 mod token;
 mod value;
+mod work;
 
 use std::borrow::Cow;
 

@@ -175,7 +175,13 @@ fn compile_tools(files: &Files, problems: &mut Vec<Problem>) -> Vec<Compiled> {
 /// Holds a developer's claims against what the security team accepted.
 fn accept(files: &Files, source: &Source, manifest: &ToolManifest, problems: &mut Vec<Problem>) -> Tool {
     let (floors_source, floors) = &files.floors;
-    let digest = definition_digest(&read_value(source).unwrap_or_default());
+    let definition = read_value(source).unwrap_or_else(|problem| {
+        // `title: .inf` is a text to the manifest and a number to JSON, which has no such number: there
+        // is no definition that could be accepted.
+        problems.push(*problem);
+        Value::Null
+    });
+    let digest = definition_digest(&definition);
     let Some(floor) = floors.tools.get(&manifest.tool) else {
         let visible = floors.unlisted == Unlisted::TrustClaims;
         if !visible {

@@ -4,6 +4,8 @@
 //! either. Of an incomplete one the introducer goes and the rest stays in sight, so that text cannot
 //! be hidden behind a sequence that nobody ends.
 
+use super::work;
+
 const ESC: u8 = 0x1B;
 const BEL: u8 = 0x07;
 /// The first byte of a C1 control in UTF-8.
@@ -34,6 +36,7 @@ fn control_sequence(bytes: &[u8]) -> Option<usize> {
     let parameters = bytes.iter().take_while(|byte| matches!(byte, 0x30..=0x3F)).count();
     let intermediates = bytes.iter().skip(parameters).take_while(|byte| matches!(byte, 0x20..=0x2F)).count();
     let end = parameters + intermediates;
+    work::done(end);
     let is_final = matches!(bytes.get(end), Some(0x40..=0x7E));
     (is_final && end <= CONTROL_SEQUENCE_BYTES_MAX).then_some(end + 1)
 }
@@ -42,6 +45,7 @@ fn control_sequence(bytes: &[u8]) -> Option<usize> {
 /// Any other control ends the attempt; a terminal would not go on either.
 fn control_string(bytes: &[u8], bell_ends: bool) -> Option<usize> {
     for (at, byte) in bytes.iter().copied().enumerate().take(CONTROL_STRING_BYTES_MAX) {
+        work::done(1);
         match (byte, bytes.get(at + 1)) {
             (BEL, _) if bell_ends => return Some(at + 1),
             (ESC, Some(b'\\')) | (C1, Some(0x9C)) => return Some(at + 2),
@@ -55,6 +59,7 @@ fn control_string(bytes: &[u8], bell_ends: bool) -> Option<usize> {
 /// Intermediate bytes and one final byte: `ESC c`, `ESC ( B`.
 fn simple(bytes: &[u8]) -> Option<usize> {
     let intermediates = bytes.iter().take_while(|byte| matches!(byte, 0x20..=0x2F)).count();
+    work::done(intermediates);
     let is_final = matches!(bytes.get(intermediates), Some(0x30..=0x7E));
     (is_final && intermediates <= INTERMEDIATES_MAX).then_some(intermediates + 1)
 }

@@ -5,6 +5,7 @@ use super::{
     context::{Before, stays},
     escape,
     findings::Kind,
+    work,
 };
 
 /// The three emoji tag sequences in general use (UTS 51, `emoji-sequences.txt`): the flags of
@@ -106,6 +107,7 @@ impl<'a> Iterator for Tokens<'a> {
         };
         let (text, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
+        work::done(1);
         Some(Token { text, last, sort })
     }
 }

@@ -12,11 +12,15 @@ use super::problem::{Place, Problem, Source};
 /// More nodes than a file that a person wrote has.
 const NODES_MAX: usize = 50_000;
 
+/// Deeper than a file that a person wrote. Reading is recursive: one level takes 35 KB of stack in a
+/// debug build, and a thread has 2 MiB.
+const DEPTH_MAX: usize = 40;
+
 fn options() -> Options {
     serde_saphyr::options! {
         with_snippet: false,
         strict_booleans: true,
-        budget: serde_saphyr::budget! { max_nodes: NODES_MAX },
+        budget: serde_saphyr::budget! { max_nodes: NODES_MAX, max_depth: DEPTH_MAX },
     }
 }
 
@@ -207,6 +211,21 @@ mod tests {
     fn a_duplicate_key_is_refused_with_its_place() {
         let problem = read_value(&source("a: 1\na: 2\n")).unwrap_err();
         assert!(matches!(problem.place, Place::Position { line: 2, .. }), "{problem:?}");
+    }
+
+    #[test]
+    fn a_file_is_as_deep_as_a_small_stack_can_take_and_no_deeper() {
+        let lists = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let maps = |depth: usize| "{ a: ".repeat(depth) + &"}".repeat(depth);
+        let read = |text: String| {
+            let read = move || read_value(&source(&text)).map(drop);
+            std::thread::Builder::new().stack_size(2 << 20).spawn(read).unwrap().join().unwrap()
+        };
+        for text in [lists, maps] {
+            read(text(DEPTH_MAX)).unwrap();
+            let problem = read(text(DEPTH_MAX + 1)).unwrap_err();
+            assert!(matches!(problem.place, Place::Position { line: 1, .. }), "{problem:?}");
+        }
     }
 
     #[test]

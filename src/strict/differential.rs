@@ -52,16 +52,16 @@ fn run(seed: u64) -> BTreeMap<&'static str, usize> {
 
 /// The verdict that all agree on.
 fn compare(bytes: &[u8], bounds: Bounds) -> &'static str {
-    let shown = String::from_utf8_lossy(bytes);
+    let shown = || String::from_utf8_lossy(bytes).into_owned();
     let strict = scan(bytes, bounds);
     match (&strict, naive::read(bytes, bounds.depth_max, bounds.nodes_max)) {
         (Ok(()), Ok(tree)) => {
-            let value = serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {shown}"));
-            assert!(is_same(&tree, &value), "{shown}\nis {tree:?}\nbut reads as {value:?}");
+            let value = serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {}", shown()));
+            assert!(is_same(&tree, &value), "{}\nis {tree:?}\nbut reads as {value:?}", shown());
             "accepted"
         }
         (Err(fault), Err(word)) if fault.rule.word() == word && fault.offset <= bytes.len() => word,
-        (_, naive) => panic!("{shown}\n{bytes:?}\nscanner: {strict:?}\nnaive: {naive:?}"),
+        (_, naive) => panic!("{}\n{bytes:?}\nscanner: {strict:?}\nnaive: {naive:?}", shown()),
     }
 }
 

@@ -2,7 +2,7 @@
 //! keys, numbers by exact arithmetic. Slow, and shares no code with the scanner: it is here to
 //! disagree. Uses the standard library alone, so that other test binaries can include it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 /// What a JSON text says.
 #[derive(Debug)]
@@ -241,32 +241,32 @@ fn round_trips(text: &str) -> bool {
 fn rounded(value: f64, count: usize) -> (String, i64) {
     let (mut digits, mut power) = exact(value);
     while digits.len() < count {
-        digits.push(0);
+        digits.push(b'0');
         power -= 1;
     }
     let rest = digits.split_off(count);
     power += rest.len() as i64;
-    let mut half = vec![0; rest.len()];
+    let mut half = vec![b'0'; rest.len()];
     if let Some(first) = half.first_mut() {
-        *first = 5;
+        *first = b'5';
     }
-    let is_odd = digits.last().is_some_and(|digit| digit % 2 == 1);
+    let is_odd = digits.last().is_some_and(|digit| (digit - b'0') % 2 == 1);
     if !rest.is_empty() && (rest > half || (rest == half && is_odd)) {
-        let nines = digits.iter().rev().take_while(|digit| **digit == 9).count();
+        let nines = digits.iter().rev().take_while(|digit| **digit == b'9').count();
         digits.truncate(count - nines);
         match digits.last_mut() {
             Some(last) => *last += 1,
             None => {
-                digits.push(1);
+                digits.push(b'1');
                 power += 1;
             }
         }
-        digits.resize(count, 0);
+        digits.resize(count, b'0');
     }
-    (digits.iter().map(|digit| char::from(b'0' + digit)).collect(), power)
+    (digits.iter().copied().map(char::from).collect(), power)
 }
 
-/// All digits of a positive float, times a power of ten.
+/// All digits of a positive float, in ASCII, times a power of ten.
 fn exact(value: f64) -> (Vec<u8>, i64) {
     let bits = value.to_bits();
     let (field, fraction) = ((bits >> 52) as i64, bits & ((1 << 52) - 1));
@@ -277,21 +277,43 @@ fn exact(value: f64) -> (Vec<u8>, i64) {
         power += 1;
     }
     // m × 2^-p is m × 5^p × 10^-p.
-    let (base, count) = if power < 0 { (5_u64, -power) } else { (2, power) };
-    // Nine decimal digits each, least significant first.
-    let mut limbs = vec![mantissa % 1_000_000_000, mantissa / 1_000_000_000];
-    let mut left = count as u32;
-    while left > 0 {
-        let step = left.min(12);
-        let mut carry = 0;
-        for limb in &mut limbs {
-            let product = *limb * base.pow(step) + carry;
-            (*limb, carry) = (product % 1_000_000_000, product / 1_000_000_000);
-        }
-        limbs.push(carry);
-        left -= step;
+    let (powers, count) = if power < 0 { (&*POWERS_OF_5, -power) } else { (&*POWERS_OF_2, power) };
+    let limbs = product(&[mantissa % LIMB, mantissa / LIMB], &powers[count as usize]);
+    let mut text = String::with_capacity(limbs.len() * 9);
+    for limb in limbs.iter().rev() {
+        text += &format!("{limb:09}");
     }
-    let text: String = limbs.iter().rev().map(|limb| format!("{limb:09}")).collect();
-    let digits = text.trim_start_matches('0').bytes().map(|digit| digit - b'0').collect();
+    let digits = text.trim_start_matches('0').as_bytes().to_vec();
     (digits, power.min(0))
+}
+
+/// Nine decimal digits of a whole number; whole numbers are limbs, the least significant first.
+const LIMB: u64 = 1_000_000_000;
+
+/// Every power that a float can hold: worked out once, since that is what takes time.
+static POWERS_OF_5: LazyLock<Vec<Vec<u64>>> = LazyLock::new(|| powers(5, 1074));
+static POWERS_OF_2: LazyLock<Vec<Vec<u64>>> = LazyLock::new(|| powers(2, 1023));
+
+fn powers(base: u64, count: usize) -> Vec<Vec<u64>> {
+    let mut powers = vec![vec![1]];
+    for at in 0..count {
+        powers.push(product(&[base], &powers[at]));
+    }
+    powers
+}
+
+/// Long multiplication, as on paper.
+fn product(one: &[u64], other: &[u64]) -> Vec<u64> {
+    let mut limbs = vec![0; one.len() + other.len()];
+    for (at, left) in one.iter().enumerate() {
+        let mut carry = 0;
+        for (limb, right) in limbs[at..].iter_mut().zip(other.iter().chain(&[0])) {
+            let sum = *limb + left * right + carry;
+            (*limb, carry) = (sum % LIMB, sum / LIMB);
+        }
+    }
+    while limbs.last() == Some(&0) {
+        limbs.pop();
+    }
+    limbs
 }
