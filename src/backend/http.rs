@@ -1,11 +1,16 @@
 //! The HTTP backend: one request, one answer.
 
-use std::{error::Error, io, panic, sync::LazyLock};
+use std::{
+    error::Error,
+    future::{Future as _, poll_fn},
+    io,
+    pin::pin,
+    sync::LazyLock,
+};
 
 use reqwest::{Request, Response};
 use tokio::{
     runtime::{Builder, Runtime},
-    task::JoinSet,
     time,
 };
 
@@ -42,14 +47,19 @@ pub(super) async fn exchange(
     }
     let response = head(way, request, limits).await?;
     let answer = response::read(response, limits).await;
-    if answer.as_ref().is_err_and(BackendError::is_misbehaviour) {
+    if answer.as_ref().is_err_and(ends_connections) {
         way.forget(outgoing.url());
     }
     answer
 }
 
+/// Whether the origin's connections are dropped for it. An answer that is too large can be whole, too.
+const fn ends_connections(error: &BackendError) -> bool {
+    error.is_misbehaviour() || matches!(error, BackendError::TooLarge { .. })
+}
+
 async fn head(way: &Way, request: Request, limits: CallLimits) -> Result<Response, BackendError> {
-    let sending = send(way.clone(), request);
+    let sending = send(way, request);
     if limits.head_timeout < limits.timeout {
         let late = BackendError::TimedOut { limit: TimeLimit::Head, after: limits.head_timeout, sent: true };
         time::timeout(limits.head_timeout, sending).await.unwrap_or(Err(late))
@@ -58,18 +68,18 @@ async fn head(way: &Way, request: Request, limits: CallLimits) -> Result<Respons
     }
 }
 
-/// Waits for the head where connections are served. A wait that is given up ends the task.
-async fn send(way: Way, request: Request) -> Result<Response, BackendError> {
+/// Waits for the head here, while whatever the client starts for it is started where connections are served.
+async fn send(way: &Way, request: Request) -> Result<Response, BackendError> {
     let connections = CONNECTIONS.as_ref().ok_or(BackendError::Unreachable)?;
-    let mut task = JoinSet::new();
-    task.spawn_on(async move { way.send(request).await }, connections.handle());
-    match task.join_next().await {
-        Some(Ok(Ok(response))) => Ok(response),
-        Some(Ok(Err(SendError::Refused { refusal, sent }))) => Err(BackendError::Egress { refusal, sent }),
-        Some(Ok(Err(SendError::Http(error)))) => Err(classify(&error)),
-        Some(Err(error)) if error.is_panic() => panic::resume_unwind(error.into_panic()),
-        Some(Err(_)) | None => Err(BackendError::Interrupted),
-    }
+    let mut sending = pin!(way.send(request));
+    let sent = poll_fn(|context| {
+        let _entered = connections.enter();
+        sending.as_mut().poll(context)
+    });
+    sent.await.map_err(|error| match error {
+        SendError::Refused { refusal, sent } => BackendError::Egress { refusal, sent },
+        SendError::Http(error) => classify(&error),
+    })
 }
 
 /// The error's own text is dropped here: it holds the URL, and can hold more.
