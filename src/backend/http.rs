@@ -42,10 +42,15 @@ pub(super) async fn exchange(
     }
     let response = head(way, request, limits).await?;
     let answer = response::read(response, limits).await;
-    if answer.as_ref().is_err_and(BackendError::is_misbehaviour) {
+    if answer.as_ref().is_err_and(ends_connections) {
         way.forget(outgoing.url());
     }
     answer
+}
+
+/// Whether the origin's connections are dropped for it. An answer that is too large can be whole, too.
+const fn ends_connections(error: &BackendError) -> bool {
+    error.is_misbehaviour() || matches!(error, BackendError::TooLarge { .. })
 }
 
 async fn head(way: &Way, request: Request, limits: CallLimits) -> Result<Response, BackendError> {
@@ -59,6 +64,10 @@ async fn head(way: &Way, request: Request, limits: CallLimits) -> Result<Respons
 }
 
 /// Waits for the head where connections are served. A wait that is given up ends the task.
+///
+/// That is a task of its own, which costs some 20 µs of a call, since a spawned task wakes a thread. To poll the
+/// wait here and enter their runtime for it costs as much, and wakes none: while the one thread that heard of
+/// news is busy with a flood, nobody listens for more, and other calls run into their deadlines.
 async fn send(way: Way, request: Request) -> Result<Response, BackendError> {
     let connections = CONNECTIONS.as_ref().ok_or(BackendError::Unreachable)?;
     let mut task = JoinSet::new();

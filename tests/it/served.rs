@@ -77,6 +77,12 @@ impl Served {
         let found = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
         found.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
     }
+
+    /// Makes `VmHWM`, the most memory that was ever resident, begin anew (proc_pid_clear_refs(5)).
+    #[cfg(target_os = "linux")]
+    pub(crate) fn forget_memory_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+    }
 }
 
 impl Drop for Served {

@@ -191,15 +191,22 @@ async fn the_limit_that_ran_out_is_named() {
     assert_eq!(get_within(&trickle, limits).await, timed_out(TimeLimit::Total, millis(600)));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn interim_answers_without_an_end_are_ended_by_the_deadline_and_cut_off() {
+    // The client looks up from reading after 128 reads of 400 KiB at most; as much again is on its way.
+    const TAKEN_LATE_BYTES_MAX: usize = 2 * 128 * 400 * 1024;
     let limits = CallLimits { head_timeout: Duration::from_millis(300), ..LIMITS };
     for interim in [&b"HTTP/1.1 100 Continue\r\n\r\n"[..], b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"] {
-        let (base, closed) = raw::floods_until_closed(Vec::new(), interim).await;
+        let (base, closed, taken) = raw::floods_and_counts(Vec::new(), interim).await;
         let error = get_within(&base, limits).await.unwrap_err();
         assert_eq!(error.code(), "backend_head_timed_out");
-        let waited = tokio::time::timeout(Duration::from_secs(3), closed).await;
+        let taken_by_then = taken.load(Ordering::SeqCst);
+        let begun = Instant::now();
+        let waited = tokio::time::timeout(Duration::from_secs(60), closed).await;
         waited.expect("the connection is dropped").unwrap();
+        let late = taken.load(Ordering::SeqCst) - taken_by_then;
+        eprintln!("taken after the deadline: {late} bytes of {taken_by_then}, {:?}", begun.elapsed());
+        assert!(late <= TAKEN_LATE_BYTES_MAX, "{late} bytes");
     }
 }
 

@@ -119,7 +119,7 @@ async fn a_connection_whose_answer_is_not_over_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_a_whole_answer_that_is_refused() {
+async fn a_connection_whose_whole_answer_is_refused_is_not_used_again() {
     for (code, first) in [
         ("backend_too_large", json("", &" ".repeat(5_000))),
         ("backend_not_json", good().replace("application/json", "text/html")),
@@ -128,11 +128,16 @@ async fn nothing_is_left_of_a_whole_answer_that_is_refused() {
         ("backend_malformed", json("Content-Length: 2\r\n", "{}")),
         ("backend_not_strict", json("", "{\"a\":1,\"a\":2}")),
         ("backend_not_strict", json("", "{")),
-        ("backend_status", "HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\n{}".to_owned()),
     ] {
-        // The end of such an answer is where it said, so its connection may be used again;
-        // with an answer that nobody asked for behind it, it is not.
-        connections_after(code, at_once(first.clone())).await;
-        assert_eq!(connections_after(code, at_once(format!("{first}{STOLEN}"))).await, 2, "{code}");
+        for first in [first.clone(), format!("{first}{STOLEN}")] {
+            assert_eq!(connections_after(code, at_once(first)).await, 2, "{code}");
+        }
     }
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_an_error_that_keeps_the_rules_and_its_connection_is_kept() {
+    let oops = "HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\n{}";
+    assert_eq!(connections_after("backend_status", at_once(oops)).await, 1);
+    assert_eq!(connections_after("backend_status", at_once(format!("{oops}{STOLEN}"))).await, 2);
 }

@@ -128,14 +128,26 @@ pub(super) mod raw {
         head: Vec<u8>,
         drop: &'static [u8],
     ) -> (BaseUrl, oneshot::Receiver<()>) {
+        let (base, closed, _) = floods_and_counts(head, drop).await;
+        (base, closed)
+    }
+
+    /// The same; the number is of the bytes that clients have taken so far.
+    pub(crate) async fn floods_and_counts(
+        head: Vec<u8>,
+        drop: &'static [u8],
+    ) -> (BaseUrl, oneshot::Receiver<()>, Arc<AtomicUsize>) {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&taken);
         let (tell, closed) = oneshot::channel();
         let tell = Arc::new(std::sync::Mutex::new(Some(tell)));
         let base = serve(move |mut stream| {
-            let (head, tell) = (head.clone(), Arc::clone(&tell));
+            let (head, tell, counter) = (head.clone(), Arc::clone(&tell), Arc::clone(&counter));
             async move {
                 let mut alive = stream.write_all(&head).await;
                 while alive.is_ok() {
                     alive = stream.write_all(drop).await;
+                    counter.fetch_add(drop.len(), Ordering::SeqCst);
                 }
                 if let Some(tell) = tell.lock().unwrap().take() {
                     let _ = tell.send(());
@@ -143,7 +155,7 @@ pub(super) mod raw {
             }
         })
         .await;
-        (base, closed)
+        (base, closed, taken)
     }
 
     /// Answers the first request with these bytes, each after its pause, and every other with
