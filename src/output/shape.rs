@@ -57,14 +57,12 @@ impl Shape {
         let mut dropped = 0;
         match value {
             Value::Object(members) => {
-                members.retain(|name, _| {
-                    let named = !self.below(nodes, name).is_empty();
-                    dropped += usize::from(!named);
+                members.retain(|name, member| {
+                    let below = self.below(nodes, name);
+                    let named = !below.is_empty();
+                    dropped += if named { self.prune_at(&below, member) } else { 1 };
                     named
                 });
-                for (name, member) in members {
-                    dropped += self.prune_at(&self.below(nodes, name), member);
-                }
             }
             Value::Array(items) => {
                 let below = self.items(nodes);
@@ -115,10 +113,14 @@ impl Shape {
     fn remove_at(&self, nodes: &[NodeId], value: &mut Value, forbidden: &BTreeSet<&Label>) {
         match value {
             Value::Object(members) => {
-                members.retain(|name, _| self.forbidden(&self.below(nodes, name), forbidden).is_none());
-                for (name, member) in members {
-                    self.remove_at(&self.below(nodes, name), member, forbidden);
-                }
+                members.retain(|name, member| {
+                    let below = self.below(nodes, name);
+                    let kept = self.forbidden(&below, forbidden).is_none();
+                    if kept {
+                        self.remove_at(&below, member, forbidden);
+                    }
+                    kept
+                });
             }
             Value::Array(items) => {
                 let below = self.items(nodes);
@@ -162,14 +164,15 @@ impl Shape {
 
     /// All nodes that describe the same values as these.
     fn closure(&self, nodes: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
+        let mut seen = vec![false; self.nodes.len()];
         let mut closed: Vec<NodeId> = Vec::new();
         let mut open: Vec<NodeId> = nodes.into_iter().collect();
         while let Some(id) = open.pop() {
-            if closed.contains(&id) {
-                continue;
+            let (Some(node), Some(seen)) = (self.nodes.get(id), seen.get_mut(id)) else { continue };
+            if !std::mem::replace(seen, true) {
+                closed.push(id);
+                open.extend(&node.also);
             }
-            closed.push(id);
-            open.extend(self.nodes.get(id).into_iter().flat_map(|node| node.also.iter().copied()));
         }
         closed
     }

@@ -134,7 +134,11 @@ pub fn compile(schema: &Map<String, Value>) -> Result<CompiledSchema, Vec<BadSch
 fn from(error: &jsonschema::ValidationError<'_>) -> BadSchema {
     BadSchema {
         at: error.instance_path().as_str().to_owned(),
-        rule: error.kind().keyword().to_owned(),
+        // A format that nobody knows has no keyword of its own.
+        rule: match error.kind().keyword() {
+            "" => "format".to_owned(),
+            keyword => keyword.to_owned(),
+        },
         message: error.to_string(),
     }
 }

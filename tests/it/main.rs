@@ -16,6 +16,7 @@ mod project;
 mod raw;
 mod served;
 
+mod costly;
 mod denials;
 mod bypasses;
 mod egress;
