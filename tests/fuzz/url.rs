@@ -210,7 +210,7 @@ fn judge_url(case: &Case, request: &OutgoingRequest) {
     assert_eq!(request.method().as_str(), case.backend.method.as_str());
 
     let below =
-        url.path().strip_prefix(base.path().strip_suffix("/").unwrap_or_else(|| base.path())).unwrap();
+        url.path().strip_prefix(base.path().strip_suffix('/').unwrap_or_else(|| base.path())).unwrap();
     let sent: Vec<&str> = below.strip_prefix('/').unwrap().split('/').collect();
     let template = case.backend.path.segments();
     if template.is_empty() {
