@@ -49,6 +49,12 @@ fn problem(source: &Source, error: &serde_saphyr::Error) -> Problem {
     let message = error.without_snippet().to_string();
     // The library appends the position, which the place already has.
     let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+    // How the library says that the file is over one of the bounds above.
+    let message = if message.contains("budget breached") {
+        format!("the file holds more than {NODES_MAX} values, or is nested deeper than {DEPTH_MAX} levels")
+    } else {
+        message
+    };
     Problem::error(source, place, message)
 }
 
@@ -225,6 +231,7 @@ mod tests {
             read(text(DEPTH_MAX)).unwrap();
             let problem = read(text(DEPTH_MAX + 1)).unwrap_err();
             assert!(matches!(problem.place, Place::Position { line: 1, .. }), "{problem:?}");
+            assert!(problem.message.ends_with("or is nested deeper than 40 levels"), "{problem:?}");
         }
     }
 
