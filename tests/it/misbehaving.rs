@@ -79,10 +79,11 @@ async fn serve() -> Served {
 
 /// How a call ended, in a word.
 fn ending(result: &Value) -> &str {
-    result["_meta"]["callgate/code"].as_str().unwrap_or(match &result["structuredContent"]["id"] {
-        Value::String(id) if id == "1" => "allowed",
+    match (&result["_meta"]["callgate/code"], &result["structuredContent"]["id"]) {
+        (Value::String(code), _) => code,
+        (_, Value::String(id)) if id == "1" => "allowed",
         _ => "something else",
-    })
+    }
 }
 
 /// How long the gate says that the backend took.
