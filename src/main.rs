@@ -14,7 +14,7 @@ fn main() -> ExitCode {
 /// Keeps memory in pages of 4 KiB.
 ///
 /// The allocator asks for huge pages, and then whatever is touched anew takes 2 MiB of memory: the buffers of
-/// four connections, some hundred KiB each, made the process larger by 30 to 60 MiB instead of 9. Without
+/// four connections, some hundred KiB each, made the process larger by up to 64 MiB instead of 11. Without
 /// leave to refuse them, it runs all the same.
 #[cfg(target_os = "linux")]
 fn refuse_huge_pages() {

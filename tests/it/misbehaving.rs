@@ -79,10 +79,10 @@ async fn serve() -> Served {
 
 /// How a call ended, in a word.
 fn ending(result: &Value) -> &str {
-    match (result["_meta"]["callgate/code"].as_str(), result["structuredContent"]["id"].as_str()) {
-        (Some(code), _) => code,
-        (None, Some("1")) => "allowed",
-        (None, _) => "something else",
+    match (&result["_meta"]["callgate/code"], &result["structuredContent"]["id"]) {
+        (Value::String(code), _) => code,
+        (_, Value::String(id)) if id == "1" => "allowed",
+        _ => "something else",
     }
 }
 
