@@ -56,13 +56,14 @@ fn main() {
         "flood                        steps  alone µs  denied   p50 µs quiet/flood     p99 µs quiet/flood"
     );
     for (name, steps, here) in [
+        ("ordinary calls", 0, false),
         ("on the lane", 20_000_000, false),
         ("on the lane", 2_000_000, false),
         ("on the lane", 25_000, false),
         ("in place", 20_000, false),
         ("in place, were it let", 100_000, true),
     ] {
-        let flood = flood(steps, here);
+        let flood = if steps == 0 { ordinary_flood() } else { flood(steps, here) };
         let started = Instant::now();
         black_box(flood.schema.first_mismatch(&flood.value));
         let alone = started.elapsed().as_micros();
@@ -80,6 +81,11 @@ fn main() {
         let (steps, denied) = (flood.schema.estimate(&flood.value).verdict, denied.load(Ordering::Relaxed));
         println!("{name:24} {steps:9} {alone:10} {denied:7}   {}   {}", pair(0), pair(1));
     }
+}
+
+/// As many calls, none of them costly: what any busy client does to the others.
+fn ordinary_flood() -> Flood {
+    Flood { schema: compiled(&ordinary_schema()), value: Arc::new(ordinary()), here: false }
 }
 
 /// One round: the median and the 99th percentile of the ordinary validations, in µs.
