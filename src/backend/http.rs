@@ -2,6 +2,7 @@
 
 use std::{error::Error, io, panic, sync::LazyLock};
 
+use ::http::{HeaderValue, Method, header};
 use reqwest::{Request, Response};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -37,6 +38,10 @@ pub(super) async fn exchange(
     limits: CallLimits,
 ) -> Result<Answer, BackendError> {
     let mut request = outgoing.to_request();
+    if request.method() == Method::HEAD {
+        // A body that comes all the same, and late, would be read as the next call's answer.
+        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(lease) = lease {
         lease.apply(&mut request);
     }

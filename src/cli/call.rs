@@ -14,6 +14,7 @@ use crate::{
     call::{Call, CallId, CallKind, Origin, Outcome, Proof, Transport},
     gateway::{Notice, Reply},
     manifest::ClientName,
+    strict::{self, Bounds},
 };
 
 /// What `call` takes.
@@ -34,7 +35,10 @@ pub(super) struct Arguments {
 
 /// Reads a JSON object.
 pub(super) fn parse_arguments(text: &str) -> Result<Map<String, Value>, String> {
-    serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
+    let refuse =
+        |error: &dyn std::fmt::Display| format!("not a JSON object that is read in one way only: {error}");
+    strict::scan(text.as_bytes(), Bounds::REQUEST).map_err(|fault| refuse(&fault))?;
+    serde_json::from_str(text).map_err(|error| refuse(&error))
 }
 
 pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) -> ExitCode {
@@ -100,4 +104,19 @@ fn print(printer: &Printer, reply: &Reply) -> ExitCode {
         }
     }
     if *outcome == Outcome::Allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_that_two_readers_read_differently_are_refused() {
+        assert!(parse_arguments(r#"{"id":"x"}"#).is_ok());
+        insta::assert_snapshot!(
+            parse_arguments(r#"{"id":"x","id":"y"}"#).unwrap_err(),
+            @"not a JSON object that is read in one way only: duplicate key at byte 10"
+        );
+        assert!(parse_arguments("[]").is_err());
+    }
 }

@@ -11,6 +11,9 @@ use crate::{
     output::{Content, Released, Removal},
 };
 
+/// Longer messages are cut.
+const MESSAGE_CHARS_MAX: usize = 2_000;
+
 /// The reply to one call.
 #[derive(Debug)]
 pub struct Reply {
@@ -60,7 +63,7 @@ impl Reply {
     pub(super) fn refused(trail: &Trail, error: Option<&CallError>) -> Self {
         let message = error.map_or_else(|| "internal error".into(), CallError::public_message);
         // A message may repeat a name that the caller made up.
-        let message = hygiene::clean(&message).0.into_owned();
+        let message: String = hygiene::clean(&message).0.chars().take(MESSAGE_CHARS_MAX).collect();
         let body = match error {
             Some(CallError::Admit(
                 AdmitError::UnknownTool { .. }

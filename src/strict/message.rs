@@ -14,6 +14,9 @@ const PARSE_ERROR: i32 = -32700;
 /// JSON-RPC 2.0 §5.1: the JSON is not a request.
 const INVALID_REQUEST: i32 = -32600;
 
+/// How long a method's name may be: several times the longest of MCP's.
+const METHOD_BYTES_MAX: usize = 128;
+
 /// How much of an unknown word a client gets back.
 const ECHO_CHARS_MAX: usize = 32;
 
@@ -168,9 +171,17 @@ impl<'a> Envelope<'a> {
         let offset = method.offset;
         let name = unescape(method)
             .ok_or_else(|| invalid("method", format!("`method` must be a string, at byte {offset}")))?;
+        if name.len() > METHOD_BYTES_MAX {
+            let message = format!("`method` is longer than {METHOD_BYTES_MAX} bytes, at byte {offset}");
+            return Err(invalid("method", message));
+        }
         if method::is_lookalike(&name) {
             let (word, offset) = (echo(method), method.offset);
             return Err(invalid("method_lookalike", format!("misspelt method `{word}` at byte {offset}")));
+        }
+        if !method::is_name(&name) {
+            let word = echo(method);
+            return Err(invalid("method", format!("`{word}` at byte {offset} is no name of a method")));
         }
         if let Some(params) = self.params.filter(|params| !is_object(*params)) {
             return Err(invalid("params", format!("`params` must be an object, at byte {}", params.offset)));
@@ -354,9 +365,25 @@ mod tests {
             ("error", r#"{"jsonrpc":"2.0","id":1,"error":"no"}"#),
             ("method_lookalike", r#"{"jsonrpc":"2.0","id":1,"method":"Tools/Call"}"#),
             ("method_lookalike", r#"{"jsonrpc":"2.0","id":1,"method":"tools\u200b/call"}"#),
+            ("method", r#"{"jsonrpc":"2.0","id":1,"method":"tools/c\u0430ll"}"#), // a Cyrillic letter
+            ("method", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call "}"#),
+            ("method", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call\u0000"}"#),
+            ("method", r#"{"jsonrpc":"2.0","id":1,"method":""}"#),
         ] {
             refuses(word, -32600, text);
         }
+    }
+
+    #[test]
+    fn a_long_method_is_refused_before_it_is_looked_at() {
+        let of = |length: usize| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}"}}"#, "x".repeat(length));
+        assert!(message(of(METHOD_BYTES_MAX).as_bytes()).is_ok());
+        assert_eq!(
+            refusal(&of(METHOD_BYTES_MAX + 1)).message,
+            "`method` is longer than 128 bytes, at byte 33"
+        );
+        let unseen = "\u{ad}".repeat(200_000);
+        refuses("method", -32600, &format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{unseen}"}}"#));
     }
 
     #[test]

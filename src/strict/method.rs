@@ -63,6 +63,11 @@ pub(super) fn is_lookalike(method: &str) -> bool {
     KNOWN.iter().any(|known| folded(method).eq(known.chars().flat_map(fold)))
 }
 
+/// Whether a text is made as the names of methods are: a lookalike of another script is none.
+pub(super) fn is_name(method: &str) -> bool {
+    !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_./$-".contains(&byte))
+}
+
 /// The characters of a text in NFKC, without default-ignorable ones and without case.
 fn folded(text: &str) -> impl Iterator<Item = char> {
     text.nfkc().filter(|character| !IGNORABLE.contains(*character)).flat_map(fold)

@@ -38,6 +38,7 @@ use super::{
 use crate::{
     call::{Call, CallId, CallKind, Origin, Proof, Transport},
     gateway::{EdgeError, Gateway, Notice, Reply},
+    hygiene,
     identity::Caller,
     manifest::HttpListener,
     strict,
@@ -310,6 +311,12 @@ fn is_readable(headers: &HeaderMap) -> Result<(), Refusal> {
         let message = "the request's `Content-Type` must be `application/json`";
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message);
     }
+    // RFC 9112 §6.1: a body that two readers could end at different places.
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_plain = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if !is_plain || codings.next().is_some() {
+        return refuse(StatusCode::BAD_REQUEST, "framing", "the only transfer coding is `chunked`, once");
+    }
     if headers.contains_key(header::CONTENT_ENCODING) {
         let message = "the request's body must not be encoded";
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message);
@@ -387,10 +394,15 @@ fn disagreeing(error: HeaderError, known: &[&str]) -> Refusal {
             ..Refusal::new(status, HEADER_MISMATCH, "header_mismatch", "")
         },
         HeaderError::UnknownVersion(requested) => Refusal {
-            data: Some(json!({ "requested": requested, "supported": known })),
+            data: Some(json!({ "requested": shown(&requested), "supported": known })),
             ..Refusal::new(status, UNSUPPORTED_VERSION, "unsupported_version", "unsupported protocol version")
         },
     }
+}
+
+/// What a client wrote, as it is repeated to it.
+fn shown(text: &str) -> String {
+    hygiene::clean(text).0.chars().take(64).collect()
 }
 
 /// A message that is not strict JSON, or no message.

@@ -7,6 +7,8 @@ use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 
+use crate::hygiene;
+
 /// What is sent back.
 pub(super) type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -68,7 +70,8 @@ impl Refusal {
 
     /// The refusal as a JSON-RPC message.
     pub(super) fn body(&self, id: &Value) -> Value {
-        let mut error = json!({ "code": self.code, "message": self.message });
+        // A message may repeat what the client wrote.
+        let mut error = json!({ "code": self.code, "message": hygiene::clean(&self.message).0 });
         if let (Some(error), Some(data)) = (error.as_object_mut(), &self.data) {
             error.insert("data".into(), data.clone());
         }

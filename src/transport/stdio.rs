@@ -40,8 +40,8 @@ pub enum StdioError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The connection failed before it began.
-    #[error("the client did not begin as the protocol demands: {0}")]
-    Handshake(String),
+    #[error("the client did not begin as the protocol demands")]
+    Handshake,
 }
 
 /// How long a line may be.
@@ -78,7 +78,8 @@ async fn serve(
     let service = handler
         .serve((Box::pin(outgoing(written)), Box::pin(incoming(messages))))
         .await
-        .map_err(|error| StdioError::Handshake(error.to_string()))?;
+        // The library's own text repeats what the client wrote.
+        .map_err(|_| StdioError::Handshake)?;
     // However it ends, it ends: the client closed its side, or the process is told to stop.
     let _ = service.waiting().await;
     Ok(())
@@ -122,6 +123,7 @@ impl Edge {
     /// Reads until the client closes its side, or nobody takes messages or replies any more.
     async fn read(self, input: impl AsyncRead + Unpin, accepted: mpsc::Sender<ClientJsonRpcMessage>) {
         let mut lines = Lines::new(input, LINE_BYTES_MAX);
+        let mut begun = false;
         while let Ok(Some(line)) = lines.next().await {
             let Line::Whole(line) = line else {
                 let refusal = refusal("too_large", "the message is too large");
@@ -134,7 +136,12 @@ impl Edge {
                 continue;
             }
             let goes_on = match self.judge(&line).await {
-                Ok(Some(message)) => accepted.send(message).await.is_ok(),
+                // The protocol takes anything but a request for the end, as long as none has come.
+                Ok(Some(message)) if !begun && !matches!(message, ClientJsonRpcMessage::Request(_)) => true,
+                Ok(Some(message)) => {
+                    begun = true;
+                    accepted.send(message).await.is_ok()
+                }
                 Ok(None) => true,
                 Err(Closed) => false,
             };

@@ -188,6 +188,14 @@ async fn what_is_no_request_is_refused_with_an_error_and_a_record() {
         word,
         target: "",
     };
+    let coded = |codings: &[&str]| {
+        let headers: Vec<String> =
+            codings.iter().map(|coding| format!("Transfer-Encoding: {coding}")).collect();
+        let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+        let text =
+            String::from_utf8(request(POST, &headers, b"")).unwrap().replace("Content-Length: 0\r\n", "");
+        format!("{text}{:x}\r\n{CALL}\r\n0\r\n\r\n", CALL.len()).into_bytes()
+    };
     let mut chunked = request(POST, &["Transfer-Encoding: chunked"], b"");
     let text = String::from_utf8(chunked).unwrap().replace("Content-Length: 0\r\n", "");
     chunked = format!("{text}{:x}\r\n{large}\r\n0\r\n\r\n", large.len()).into_bytes();
@@ -203,6 +211,8 @@ async fn what_is_no_request_is_refused_with_an_error_and_a_record() {
             "content_type",
         ),
         case(POST, &["Content-Encoding: gzip"], CALL, 415, "content_encoding"),
+        Case { request: coded(&["gzip, chunked"]), ..case(POST, &[], "", 400, "framing") },
+        Case { request: coded(&["chunked", "chunked"]), ..case(POST, &[], "", 400, "framing") },
         case(POST, &["Accept: application/json"], CALL, 406, "accept"),
         case(POST, &["Accept: -"], CALL, 406, "accept"),
         case(POST, &[], &large, 413, "too_large"),
@@ -698,6 +708,8 @@ async fn a_line_that_is_no_message_is_answered_and_the_connection_lives_on() {
     // Also before the client has begun.
     let error = pipe.ask("hello").await;
     assert_eq!((&error["error"]["code"], &error["id"]), (&json!(-32700), &Value::Null), "{error}");
+    pipe.send(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#).await;
+    pipe.send(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
     assert_eq!(pipe.ask(INITIALIZE).await["result"]["serverInfo"]["name"], "gate-under-test");
     pipe.send(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
     let twice = CALL.replace(r#""id":"1""#, r#""id":"1","id":"2""#);

@@ -43,7 +43,7 @@ impl Head {
     pub(super) fn judge(status: StatusCode, headers: &HeaderMap) -> Result<Self, BackendError> {
         judge_status(status)?;
         judge_size(headers)?;
-        judge_framing(headers)?;
+        judge_framing(status, headers)?;
         Ok(Self { content: content(headers), coding: coding(headers)? })
     }
 }
@@ -67,7 +67,13 @@ fn judge_size(headers: &HeaderMap) -> Result<(), BackendError> {
 
 /// Refuses a body that two readers could end at different places
 /// (RFC 9112 §6.3: both fields together "ought to be handled as an error").
-fn judge_framing(headers: &HeaderMap) -> Result<(), BackendError> {
+fn judge_framing(status: StatusCode, headers: &HeaderMap) -> Result<(), BackendError> {
+    // RFC 9110 §15.3.5: a 204 has no content, and so no length but zero.
+    if status == StatusCode::NO_CONTENT
+        && headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+    {
+        return Err(BackendError::Malformed);
+    }
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
     match (lengths, sole(headers, &header::TRANSFER_ENCODING)) {
         (0 | 1, Sole::None) => Ok(()),
@@ -228,9 +234,10 @@ mod tests {
     fn a_body_ends_at_one_place() {
         let (length, encoding) = (header::CONTENT_LENGTH, header::TRANSFER_ENCODING);
         let judge = |fields: &[(&HeaderName, &str)]| {
-            judge_framing(&headers(
-                &fields.iter().map(|(name, value)| ((*name).clone(), *value)).collect::<Vec<_>>(),
-            ))
+            judge_framing(
+                StatusCode::OK,
+                &headers(&fields.iter().map(|(name, value)| ((*name).clone(), *value)).collect::<Vec<_>>()),
+            )
         };
         for fields in [&[][..], &[(&length, "2")], &[(&encoding, "chunked")], &[(&encoding, "Chunked")]] {
             assert_eq!(judge(fields), Ok(()), "{fields:?}");

@@ -64,7 +64,6 @@ async fn bytes_after_a_body_end_the_connection() {
         (good(), "x".to_owned()),
         (good(), "\r\n".to_owned()),
         (format!("{no_content}\r\n"), STOLEN.to_owned()),
-        (format!("{no_content}Content-Length: {}\r\n\r\n", STOLEN.len()), STOLEN.to_owned()),
         (format!("{JSON}Content-Length: 0\r\n\r\n"), STOLEN.to_owned()),
         (format!("{JSON}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"), STOLEN.to_owned()),
     ] {
@@ -78,14 +77,18 @@ async fn bytes_after_a_body_end_the_connection() {
 
 #[tokio::test]
 async fn a_head_request_has_no_body_and_what_comes_after_it_is_dropped() {
-    let (base, connections) = raw::misbehaves_once(at_once(good())).await;
-    let (backends, none, never) = (backends(), Map::new(), CancellationToken::new());
-    let head = plan(&base, json!({ "method": "HEAD" }));
-    let one = backends.send(&head, &none, None, LIMITS, &never).await.unwrap();
-    assert_eq!((one.body, one.bytes), (Value::Null, 0));
-    let two = backends.send(&plan(&base, json!({})), &none, None, LIMITS, &never).await.unwrap();
-    assert_eq!(two.body, json!({ "good": true }));
-    assert_eq!(connections.load(Ordering::SeqCst), 2);
+    let (head, body) = (format!("{JSON}Content-Length: {}\r\n\r\n", STOLEN.len()), STOLEN.as_bytes());
+    let late = vec![(Duration::ZERO, head.into_bytes()), (Duration::from_millis(100), body.to_vec())];
+    for first in [at_once(good()), late] {
+        let (base, connections) = raw::misbehaves_once(first).await;
+        let (backends, none, never) = (backends(), Map::new(), CancellationToken::new());
+        let head = plan(&base, json!({ "method": "HEAD" }));
+        let one = backends.send(&head, &none, None, LIMITS, &never).await.unwrap();
+        assert_eq!((one.body, one.bytes), (Value::Null, 0));
+        let two = backends.send(&plan(&base, json!({})), &none, None, LIMITS, &never).await.unwrap();
+        assert_eq!(two.body, json!({ "good": true }));
+        assert_eq!(connections.load(Ordering::SeqCst), 2);
+    }
 }
 
 /// Calls twice, once refused; says how many connections that took.
@@ -126,6 +129,7 @@ async fn a_connection_whose_whole_answer_is_refused_is_not_used_again() {
         ("backend_encoded", json("Content-Encoding: br\r\n", "{}")),
         ("backend_undecodable", json("Content-Encoding: gzip\r\n", "{\"id\":\"not gzip\"}")),
         ("backend_malformed", json("Content-Length: 2\r\n", "{}")),
+        ("backend_malformed", "HTTP/1.1 204 No Content\r\nContent-Length: 95\r\n\r\n".to_owned()),
         ("backend_not_strict", json("", "{\"a\":1,\"a\":2}")),
         ("backend_not_strict", json("", "{")),
     ] {
