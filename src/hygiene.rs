@@ -45,12 +45,22 @@ pub fn inspect(text: &str) -> Findings {
 /// characters that are not seen.
 #[must_use]
 pub fn clean(text: &str) -> (Cow<'_, str>, Findings) {
-    let findings = inspect(text);
-    if findings.is_clean() {
+    let mut findings = Findings::default();
+    if class::is_plain(text) {
         return (Cow::Borrowed(text), findings);
     }
-    let kept = Verdicts::new(text).filter(|verdict| verdict.removed.is_none());
-    (kept.map(|verdict| verdict.text).collect(), findings)
+    let mut cleaned: Option<String> = None; // from the first removal on
+    let mut seen_bytes = 0;
+    for verdict in Verdicts::new(text) {
+        if let Some(kind) = verdict.removed {
+            findings.count(kind);
+            cleaned.get_or_insert_with(|| text.get(..seen_bytes).unwrap_or_default().to_owned());
+        } else if let Some(cleaned) = &mut cleaned {
+            cleaned.push_str(verdict.text);
+        }
+        seen_bytes += verdict.text.len();
+    }
+    (cleaned.map_or(Cow::Borrowed(text), Cow::Owned), findings)
 }
 
 #[cfg(test)]

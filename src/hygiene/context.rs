@@ -50,10 +50,16 @@ impl Before {
 
     /// The letter that the last characters belong to: marks and what was judged are passed over.
     fn letter(&self) -> Option<char> {
-        let mut bases = self.iter().filter(|character| {
-            is_plain(*character) && !group(*character, GeneralCategoryGroup::NonspacingMark)
+        self.letter_and_before().map(|(letter, _)| letter)
+    }
+
+    /// That letter, and what stands before it, unless that is too far away.
+    fn letter_and_before(&self) -> Option<(char, Option<char>)> {
+        let mut back = self.iter().skip_while(|character| {
+            class_of(*character).is_some() || group(*character, GeneralCategoryGroup::NonspacingMark)
         });
-        bases.next().filter(|base| group(*base, GeneralCategoryGroup::Letter))
+        let letter = back.next().filter(|base| group(*base, GeneralCategoryGroup::Letter))?;
+        Some((letter, back.next()))
     }
 }
 
@@ -65,6 +71,7 @@ pub(super) fn stays(
     after: impl Iterator<Item = Survivor>,
 ) -> bool {
     let mut after = after.take(REACH).peekable();
+    let is_last = after.peek().is_none();
     let next = after.peek().filter(|next| next.is_plain).map(|next| next.character);
     let last = before.last();
     match contextual {
@@ -84,7 +91,12 @@ pub(super) fn stays(
         Contextual::ZeroWidthSpace => {
             is_plain(last) && (is_without_spaces(last) || next.is_some_and(is_without_spaces))
         }
-        Contextual::NonJoiner => can_join(last) && (joins_cursive(before, next) || joins_indic(last, next)),
+        Contextual::NonJoiner => {
+            can_join(last)
+                && (next.is_some_and(is_cursive)
+                    || (is_last || next.is_some_and(is_no_mark)) && ends_cursive(before)
+                    || joins_indic(last, next))
+        }
         Contextual::Joiner => {
             can_join(last)
                 && (joins_emoji(before, next)
@@ -108,9 +120,13 @@ fn joins_emoji(before: &Before, next: Option<char>) -> bool {
     left.next().is_some_and(has::<ExtendedPictographic>) && next.is_some_and(has::<ExtendedPictographic>)
 }
 
-/// Between two letters of a script whose letters join, as in Persian.
-fn joins_cursive(before: &Before, next: Option<char>) -> bool {
-    before.letter().is_some_and(is_cursive) && next.is_some_and(is_cursive)
+/// After a letter of a script whose letters join, whatever comes next: it shows the form that the
+/// letter has at the end of a word. Not if the letter has a non-joiner before it: one is all that a
+/// letter can hide.
+fn ends_cursive(before: &Before) -> bool {
+    before.letter_and_before().is_some_and(|(letter, before)| {
+        is_cursive(letter) && before.is_some_and(|before| class_of(before) != Some(Contextual::NonJoiner))
+    })
 }
 
 /// After a virama, wherever it stands (a half form, a chillu); else inside one script.
@@ -206,6 +222,10 @@ fn is_virama(character: char) -> bool {
 
 fn is_letter_or_mark(character: char) -> bool {
     group(character, GeneralCategoryGroup::Letter.union(GeneralCategoryGroup::Mark))
+}
+
+fn is_no_mark(character: char) -> bool {
+    !group(character, GeneralCategoryGroup::Mark)
 }
 
 fn is_mongolian_letter(character: char) -> bool {
