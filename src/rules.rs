@@ -5,6 +5,7 @@
 
 mod egress;
 mod lint;
+mod shown;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -97,6 +98,7 @@ impl Rules {
         let compiled = compile_tools(files, &mut problems);
         lint::references(files, &mut problems);
         egress::check(files, &mut problems);
+        shown::check(files, &mut problems);
         let policies = build_policies(files, &mut problems);
         let (credentials, found) = read_credentials(files, base, secrets);
         problems.extend(found);
