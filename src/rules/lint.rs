@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::{Files, shown};
+use super::{Files, keywords, shown};
 use crate::{
     catalog::{Catalog, LABEL_KEYWORD},
     identity::Clients,
@@ -51,6 +51,7 @@ pub(super) fn manifest(source: &Source, manifest: &ToolManifest, problems: &mut 
     }
     bindings(source, manifest, http, problems);
     shown::check_tool(source, manifest, problems);
+    keywords::check(source, manifest, problems);
     let mut urls = Vec::new();
     urls_unsaid(&Value::Object(manifest.input.clone()), "/input", &mut urls);
     for at in urls {
