@@ -34,4 +34,4 @@ pub use tool::{
     ToolLimits, ToolManifest, Undo, Yields,
 };
 pub use units::{ByteSize, Rate, TimeSpan, UnitError};
-pub use yaml::{position, read, read_value};
+pub use yaml::{Positions, position, read, read_value};

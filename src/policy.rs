@@ -14,6 +14,7 @@ mod decision;
 #[cfg(test)]
 mod fixture;
 mod load;
+mod nesting;
 mod pending;
 mod principal;
 mod schema;
@@ -24,7 +25,7 @@ mod validate;
 mod value;
 mod vocabulary;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, thread};
 
 pub use authorized::{AuthorizeError, Authorized, CallFacts};
 use cedar_policy::{Context, Entities, EntityUid, Request};
@@ -103,7 +104,7 @@ impl Policies {
     #[must_use]
     pub fn build(inputs: &Inputs<'_>) -> (Option<Self>, Vec<Problem>) {
         let mut problems = Vec::new();
-        let policies = Self::assemble(inputs, &mut problems).unwrap_or_else(|reason| {
+        let policies = on_a_deep_stack(|| Self::assemble(inputs, &mut problems)).unwrap_or_else(|reason| {
             let message = format!("the clients and the tools make no Cedar schema: {reason}");
             problems.push(Problem::error(inputs.clients_source, Place::File, message));
             None
@@ -167,6 +168,18 @@ impl Policies {
             .map_err(|error| PolicyError::Facts { reason: error.to_string() })?;
         pending::judge(slice, &self.register, &request, &self.entities)
     }
+}
+
+/// Cedar's reader recurses: a level takes up to 40 KB of stack in a debug build.
+const STACK_BYTES: usize = 32 << 20;
+
+/// Does something that recurses, as deeply as `nesting` lets policies be.
+fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    thread::scope(|scope| {
+        let worker = thread::Builder::new().name("policies".to_owned()).stack_size(STACK_BYTES);
+        let worker = worker.spawn_scoped(scope, work).map_err(|error| error.to_string())?;
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@
 //! and everything that is wrong with the files is found here, all at once.
 
 mod egress;
+mod keywords;
 mod lint;
+mod shown;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -97,6 +99,7 @@ impl Rules {
         let compiled = compile_tools(files, &mut problems);
         lint::references(files, &mut problems);
         egress::check(files, &mut problems);
+        shown::check(files, &mut problems);
         let policies = build_policies(files, &mut problems);
         let (credentials, found) = read_credentials(files, base, secrets);
         problems.extend(found);
@@ -326,4 +329,52 @@ fn read_credentials(files: &Files, base: &Path, secrets: Secrets) -> (Credential
         Problem::error(source, place, error.to_string())
     };
     (credentials, errors.into_iter().map(problem).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::read;
+
+    fn typed<T: serde::de::DeserializeOwned>(path: &str, text: &str) -> (Source, T) {
+        let source = Source { path: path.into(), text: text.into() };
+        let value = read(&source).unwrap();
+        (source, value)
+    }
+
+    #[test]
+    fn a_release_is_refused_for_what_it_would_show_or_could_not_obey() {
+        let url = "{ type: string, format: uri, x-egress: true }";
+        let tool = format!(
+            "tool: a.b\ntitle: ''\ndescription: d\neffects: read\ninput: {{ type: object, additionalProperties: false, required: [a], properties: {{ a: {{ enum: [x], x-non-ascii: on, x-mcp-header: 'a b' }} }} }}\noutput: {{ type: object, properties: {{ u: {url} }} }}\nbackend: {{ http: {{ service: s, method: GET, path: '/{{a}}' }} }}\n"
+        );
+        let files = Files {
+            server: typed(
+                "callgate.yaml",
+                "name: \"shop\\u202Egate\"\nservices: { s: { url: 'http://127.0.0.1:8787/', egress: { loopback: true } } }\n",
+            ),
+            tools: vec![typed("a.yaml", &tool)],
+            clients: typed("clients.yaml", "clients: { bot: { owner: \"da\\u200Bna\", tools: ['*'] } }\n"),
+            floors: typed("tools.yaml", "unlisted: trust-claims\n"),
+            policies: vec![Source {
+                path: "p.cedar".into(),
+                text: "@reason(\"over\\u{202E}limit\") permit (principal, action, resource);".into(),
+            }],
+            cases: vec![],
+        };
+        let (rules, problems) = Rules::build(&files, String::new(), Path::new(""), Secrets::Unread);
+        assert!(rules.is_none());
+        let said = problems.iter().map(|it| format!("{} {}", it.source.path.display(), it.message));
+        insta::assert_snapshot!(said.collect::<Vec<_>>().join("\n"), @"
+        a.yaml the `title` is empty
+        a.yaml `x-non-ascii` is `true` or `false`
+        a.yaml `x-mcp-header` is the name of a header: letters, digits and `-`
+        a.yaml nobody judges `x-egress` in an output: it is for arguments
+        callgate.yaml the service `s` is the gate itself, by `listen.http.address`
+        callgate.yaml the text holds 1 bidi control, which no reader sees
+        clients.yaml the text holds 1 zero-width character, which no reader sees
+        p.cedar `@reason` holds 1 bidi control, which no reader sees
+        clients.yaml the client `bot` has no tools
+        ");
+    }
 }

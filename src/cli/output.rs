@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::render;
 use crate::{
     app::OpenError,
-    manifest::{Problem, Severity},
+    manifest::{Positions, Problem, Severity},
 };
 
 /// Prints reports to standard output, and failures to standard error.
@@ -100,8 +100,13 @@ impl Printer {
             return;
         }
         let fancy = if is_report { io::stdout().is_terminal() } else { io::stderr().is_terminal() };
+        let mut positions = Positions::default();
         for problem in problems {
-            let text = if fancy { render::fancy(problem) } else { render::plain(problem) };
+            let text = if fancy {
+                render::fancy(problem, &mut positions)
+            } else {
+                render::plain(problem, &mut positions)
+            };
             if is_report { self.line(&text) } else { self.note(&text) }
         }
     }

@@ -1,5 +1,7 @@
 //! Reads YAML into types, and finds the place of a value again.
 
+use std::{collections::HashMap, fmt, sync::Arc};
+
 use serde::{
     Deserialize, Deserializer,
     de::{self, DeserializeOwned},
@@ -61,23 +63,57 @@ fn problem(source: &Source, error: &serde_saphyr::Error) -> Problem {
 /// The line and the column, from 1, of a place in a file.
 #[must_use]
 pub fn position(source: &Source, place: &Place) -> Option<(usize, usize)> {
-    match place {
-        Place::File => None,
-        Place::Position { line, column } => Some((*line, *column)),
-        Place::Bytes { offset, .. } => {
-            let before = source.text.get(..*offset)?;
-            let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-            let column = before.get(line_start..)?.chars().count() + 1;
-            Some((before.matches('\n').count() + 1, column))
+    Positions::default().of(source, place)
+}
+
+/// Finds many places: reads each file once for all of its places.
+#[derive(Default)]
+pub struct Positions {
+    /// The files by their texts, each with what is in it.
+    files: HashMap<*const str, (Arc<str>, Option<Spanned<Node>>)>,
+    #[cfg(test)]
+    reads: usize,
+}
+
+impl Positions {
+    /// The line and the column, from 1, of a place in a file.
+    pub fn of(&mut self, source: &Source, place: &Place) -> Option<(usize, usize)> {
+        match place {
+            Place::File => None,
+            Place::Position { line, column } => Some((*line, *column)),
+            Place::Bytes { offset, .. } => {
+                let before = source.text.get(..*offset)?;
+                let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+                let column = before.get(line_start..)?.chars().count() + 1;
+                Some((before.matches('\n').count() + 1, column))
+            }
+            Place::Pointer(pointer) => find(self.root(source)?, pointer, false),
+            Place::Key(pointer) => find(self.root(source)?, pointer, true),
         }
-        Place::Pointer(pointer) => find(source, pointer, false),
-        Place::Key(pointer) => find(source, pointer, true),
+    }
+
+    fn root(&mut self, source: &Source) -> Option<&Spanned<Node>> {
+        // A text that is held here stays where it is, so its address stands for it.
+        let (_, root) = self.files.entry(Arc::as_ptr(&source.text)).or_insert_with(|| {
+            #[cfg(test)]
+            {
+                self.reads += 1;
+            }
+            let root = serde_saphyr::from_str_with_options(&source.text, options()).ok();
+            (source.text.clone(), root)
+        });
+        root.as_ref()
+    }
+}
+
+impl fmt::Debug for Positions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Positions").field("files", &self.files.len()).finish_non_exhaustive()
     }
 }
 
 /// Finds the value at a pointer, or the nearest one above it that exists.
-fn find(source: &Source, pointer: &str, key: bool) -> Option<(usize, usize)> {
-    let root: Spanned<Node> = serde_saphyr::from_str_with_options(&source.text, options()).ok()?;
+fn find(root: &Spanned<Node>, pointer: &str, key: bool) -> Option<(usize, usize)> {
     let mut found = (root.referenced, root.referenced);
     let mut node = &root.value;
     for segment in pointer.split('/').skip(1) {
@@ -127,7 +163,7 @@ impl<'de> Deserialize<'de> for Node {
         struct Visitor;
         impl<'de> de::Visitor<'de> for Visitor {
             type Value = Node;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a value that JSON can hold")
             }
             fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
@@ -211,6 +247,18 @@ mod tests {
         for pointer in all {
             assert!(position(&source, &Place::Pointer(pointer.clone())).is_some(), "{pointer}");
         }
+    }
+
+    #[test]
+    fn a_file_is_read_once_for_all_of_its_places() {
+        let (one, other) = (source(TEXT), source("a: 1\n"));
+        let mut positions = Positions::default();
+        for _ in 0..100 {
+            assert_eq!(positions.of(&one.clone(), &Place::Pointer("/a".into())), Some((1, 4)));
+            assert_eq!(positions.of(&one, &Place::Key("/b".into())), Some((2, 1)));
+            assert_eq!(positions.of(&other, &Place::Key("/a".into())), Some((1, 1)));
+        }
+        assert_eq!(positions.reads, 2);
     }
 
     #[test]

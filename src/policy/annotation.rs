@@ -9,7 +9,10 @@ use std::{
 use cedar_policy::{ActionConstraint, Effect, EntityUid, Policy};
 
 use super::{decision::Obligation, principal::USER_GROUP};
-use crate::manifest::{GroupName, Place, Problem, Source};
+use crate::{
+    hygiene::inspect,
+    manifest::{GroupName, Place, Problem, Source},
+};
 
 /// Longer than a name that people say to each other; it is in every record.
 const ID_BYTES_MAX: usize = 128;
@@ -40,6 +43,12 @@ pub(super) fn read(
         problems.push(Problem::error(source, place.clone(), message).help(help));
     };
     for Annotation { key, value, place } in annotations(policy) {
+        let findings = inspect(&value);
+        if !findings.is_clean() {
+            let message = format!("`@{key}` holds {findings}, which no reader sees");
+            refuse(&place, message, "remove them: models read them all the same".to_owned());
+            continue;
+        }
         match key.as_str() {
             "id" => match check_id(&value) {
                 Ok(()) => notes.id = Some((value, place)),
@@ -186,6 +195,18 @@ mod tests {
                 "{mark}"
             );
         }
+    }
+
+    #[test]
+    fn what_records_and_agents_are_shown_hides_nothing() {
+        // Written in full, and as an escape of Cedar's.
+        let problems = problems("@id(\"a\u{200B}b\")\n@reason(\"over\\u{202E}limit\")");
+        insta::assert_snapshot!(problems.replace('\u{200B}', "…"), @r#"
+        Error p0.cedar [@id("a…b")] `@id` holds 1 zero-width character, which no reader sees
+          help: remove them: models read them all the same
+        Error p0.cedar [@reason("over\u{202E}limit")] `@reason` holds 1 bidi control, which no reader sees
+          help: remove them: models read them all the same
+        "#);
     }
 
     #[test]

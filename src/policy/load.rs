@@ -12,8 +12,12 @@ use miette::Diagnostic;
 use super::{
     annotation::{self, Approvers},
     decision::Obligation,
+    nesting,
 };
 use crate::manifest::{Place, Problem, Source};
+
+/// A larger file is not one that a person wrote.
+const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// A policy of the release.
 #[derive(Debug)]
@@ -33,6 +37,10 @@ pub(super) fn load(sources: &[Source], approvers: &Approvers, problems: &mut Vec
     let mut names: BTreeMap<Arc<str>, PathBuf> = BTreeMap::new();
     let mut loaded = Vec::new();
     for source in sources {
+        if let Err(problem) = check_size(source) {
+            problems.push(*problem);
+            continue;
+        }
         let policies = match source.text.parse::<PolicySet>() {
             Ok(set) => static_policies(&set, source, problems),
             Err(errors) => {
@@ -62,6 +70,20 @@ pub(super) fn load(sources: &[Source], approvers: &Approvers, problems: &mut Vec
         }
     }
     loaded
+}
+
+/// Refuses what Cedar could not read, or could read and not evaluate.
+fn check_size(source: &Source) -> Result<(), Box<Problem>> {
+    if source.text.len() > FILE_BYTES_MAX {
+        let message = format!("the file is larger than {} MiB", FILE_BYTES_MAX >> 20);
+        return Err(Box::new(Problem::error(source, Place::File, message)));
+    }
+    nesting::too_deep(&source.text).map_or(Ok(()), |offset| {
+        let message = format!("the policy is nested deeper than {} levels", nesting::LEVELS_MAX);
+        let help = "brackets, `if`, members of members and chains of operators are levels: write more policies, \
+                    or `[…].contains(…)`";
+        Err(Box::new(Problem::error(source, Place::Bytes { offset, length: 1 }, message).help(help)))
+    })
 }
 
 /// The file's name and the policy's number in it, from 1.
@@ -117,7 +139,10 @@ pub(super) fn restyle(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
+    use super::super::{
+        fixture::{Fixture, decide},
+        nesting::LEVELS_MAX,
+    };
 
     #[test]
     fn every_error_of_every_file_is_reported() {
@@ -160,6 +185,63 @@ mod tests {
         Error p1.cedar [@id("p0#2")] another policy is called `p0#2` already
           help: it is in `p0.cedar`; each policy has an `@id` of its own
         "#);
+    }
+
+    #[test]
+    fn a_policy_that_is_nested_too_deeply_is_refused_before_it_is_read() {
+        let permit =
+            |condition: &str| format!("permit (principal, action, resource)\nwhen {{ {condition} }};");
+        let nested = |open: &str, close: &str, times: usize| {
+            permit(&format!("{}true{}", open.repeat(times), close.repeat(times)))
+        };
+        let fixture = Fixture::new("clients: {}\n")
+            .policy(&nested("(", ")", 200))
+            .policy(&nested("[", "]", 300))
+            .policy(&nested("if true then ", " else false", 1_000))
+            .policy(&permit(&format!("context{}", ".a".repeat(700))))
+            .policy(&permit(&format!("{}true", "!".repeat(100_000))))
+            .policy(&permit(&vec!["true"; 50_000].join(" && ")))
+            .policy(&" ".repeat((1 << 20) + 1));
+        insta::assert_snapshot!(fixture.problems(), @"
+        Error p0.cedar [(] the policy is nested deeper than 32 levels
+          help: brackets, `if`, members of members and chains of operators are levels: write more policies, or `[…].contains(…)`
+        Error p1.cedar [[] the policy is nested deeper than 32 levels
+          help: brackets, `if`, members of members and chains of operators are levels: write more policies, or `[…].contains(…)`
+        Error p2.cedar [i] the policy is nested deeper than 32 levels
+          help: brackets, `if`, members of members and chains of operators are levels: write more policies, or `[…].contains(…)`
+        Error p3.cedar [.] the policy is nested deeper than 32 levels
+          help: brackets, `if`, members of members and chains of operators are levels: write more policies, or `[…].contains(…)`
+        Error p4.cedar [!] the policy is nested deeper than 32 levels
+          help: brackets, `if`, members of members and chains of operators are levels: write more policies, or `[…].contains(…)`
+        Error p5.cedar [&] the policy is nested deeper than 32 levels
+          help: brackets, `if`, members of members and chains of operators are levels: write more policies, or `[…].contains(…)`
+        Error p6.cedar [File] the file is larger than 1 MiB
+        ");
+    }
+
+    #[test]
+    fn a_policy_that_is_as_deep_as_it_may_be_loads_and_decides() {
+        // `when`, its brackets, and `context.run.calls`.
+        let times = LEVELS_MAX - 4;
+        let links = |link: &str| format!("true{}", link.repeat(times));
+        let around = |open: &str, close: &str| format!("{}true{}", open.repeat(times), close.repeat(times));
+        for condition in [
+            around("(", ")"),
+            around("if context.run.calls == 7 then ", " else false"),
+            links(" && context.run.calls == 7"),
+            format!("false{}", " || context.run.calls == 7".repeat(times)),
+            format!(
+                "{}true{}",
+                "[".repeat(times / 3),
+                "].contains(context.run.calls == 7)".repeat(times / 3)
+            ),
+            format!("{}true{}", "{ a: ".repeat(times / 2), "}.a".repeat(times / 2)),
+            format!("1{} == {}", " + 1".repeat(times), times + 1),
+        ] {
+            let policy = format!("permit (principal, action, resource) when {{ {condition} }};");
+            let fixture = Fixture::new("clients: { bot: { owner: dana } }\n").tool("t", "{}").policy(&policy);
+            assert_eq!(decide(&fixture.build(), "bot", "t", "{}"), "allow; `p0#1`", "{condition}");
+        }
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Where services are, and what their egress allows.
 
+use std::net::{IpAddr, SocketAddr};
+
+use url::{Host, Url};
+
 use super::Files;
 use crate::{
     egress::Allowances,
@@ -15,7 +19,33 @@ pub(super) fn check(files: &Files, problems: &mut Vec<Problem>) {
     }
     for (name, service) in &server.services {
         check_service(source, name, service, problems);
+        if is_own(service.url.url(), server.listen.http.address) {
+            let place = Place::Pointer(format!("{}/url", join_pointer("/services", name.as_str())));
+            let message = format!("the service `{name}` is the gate itself, by `listen.http.address`");
+            problems.push(Problem::error(source, place, message).help("a gate that calls itself never ends"));
+        }
     }
+}
+
+/// Whether a URL leads to the gate's own listener, as far as the URL shows.
+fn is_own(url: &Url, listener: SocketAddr) -> bool {
+    let own = listener.ip().to_canonical();
+    let is_local = |address: IpAddr| address.is_loopback() || address.is_unspecified();
+    // A listener on every address is on each loopback one, and `0.0.0.0` leads to this host.
+    let meets = |address: IpAddr| {
+        address == own
+            || is_local(address) && is_local(own) && (address.is_unspecified() || own.is_unspecified())
+    };
+    let is_host = match url.host() {
+        Some(Host::Ipv4(address)) => meets(address.into()),
+        Some(Host::Ipv6(address)) => meets(IpAddr::from(address).to_canonical()),
+        Some(Host::Domain(name)) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            (name == "localhost" || name.ends_with(".localhost")) && is_local(own)
+        }
+        None => false,
+    };
+    is_host && url.port_or_known_default() == Some(listener.port())
 }
 
 fn check_service(source: &Source, name: &ServiceName, service: &ServiceSpec, problems: &mut Vec<Problem>) {
@@ -32,6 +62,39 @@ fn check_service(source: &Source, name: &ServiceName, service: &ServiceSpec, pro
             let mut problem = Problem::error(source, place, format!("the service `{name}`: {refusal}"));
             problem.help = refusal.help(address);
             problems.push(problem);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_is_the_gate_itself_is_seen() {
+        for (url, listener) in [
+            ("http://127.0.0.1:8787/", "127.0.0.1:8787"),
+            ("https://127.0.0.1:8787/deep", "127.0.0.1:8787"),
+            ("http://2130706433:8787/", "127.0.0.1:8787"),
+            ("http://localhost:8787/", "127.0.0.1:8787"),
+            ("http://LOCALHOST.:8787/", "[::1]:8787"),
+            ("http://0.0.0.0:8787/", "127.0.0.1:8787"),
+            ("http://[::1]:8787/", "[::]:8787"),
+            ("http://127.0.0.9:8787/", "0.0.0.0:8787"),
+            ("http://[::ffff:127.0.0.1]:8787/", "127.0.0.1:8787"),
+            ("http://10.0.0.1/", "10.0.0.1:80"),
+        ] {
+            assert!(is_own(&url.parse().unwrap(), listener.parse().unwrap()), "{url} {listener}");
+        }
+        for (url, listener) in [
+            ("http://127.0.0.1:8788/", "127.0.0.1:8787"),
+            ("http://127.0.0.2:8787/", "127.0.0.1:8787"),
+            ("http://10.0.0.1:8787/", "127.0.0.1:8787"),
+            ("http://orders.example:8787/", "0.0.0.0:8787"),
+            ("http://notlocalhost:8787/", "127.0.0.1:8787"),
+            ("http://127.0.0.1/", "127.0.0.1:0"),
+        ] {
+            assert!(!is_own(&url.parse().unwrap(), listener.parse().unwrap()), "{url} {listener}");
         }
     }
 }

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::Files;
+use super::{Files, keywords, shown};
 use crate::{
     catalog::{Catalog, LABEL_KEYWORD},
-    hygiene::inspect_value,
     identity::Clients,
     manifest::{
         BackendSpec, Deliberate, Effects, HttpBackend, Label, Place, Problem, Source, ToolManifest, Undo,
@@ -51,31 +50,13 @@ pub(super) fn manifest(source: &Source, manifest: &ToolManifest, problems: &mut 
         labels(source, "/output", &Value::Object(output.clone()), problems);
     }
     bindings(source, manifest, http, problems);
-    hidden(source, manifest, problems);
+    shown::check_tool(source, manifest, problems);
+    keywords::check(source, manifest, problems);
     let mut urls = Vec::new();
     urls_unsaid(&Value::Object(manifest.input.clone()), "/input", &mut urls);
     for at in urls {
         let problem = Problem::warning(source, Place::Pointer(at), "nobody judges where this URL leads");
         problems.push(problem.help("say `x-egress: true` if the backend fetches it, or `x-egress: false`"));
-    }
-}
-
-/// Characters that no reader sees, in what clients are shown.
-fn hidden(source: &Source, manifest: &ToolManifest, problems: &mut Vec<Problem>) {
-    let shown = [
-        ("title", manifest.title.clone().map(Value::String)),
-        ("description", Some(Value::String(manifest.description.clone()))),
-        ("input", Some(Value::Object(manifest.input.clone()))),
-        ("output", manifest.output.clone().map(Value::Object)),
-    ];
-    for (key, value) in shown {
-        if let Some((at, findings)) = value.as_ref().and_then(inspect_value) {
-            let message = format!("the text holds {findings}, which no reader sees");
-            let place = Place::Pointer(format!("/{key}{at}"));
-            problems.push(
-                Problem::error(source, place, message).help("remove them: models read them all the same"),
-            );
-        }
     }
 }
 

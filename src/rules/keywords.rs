@@ -1,0 +1,174 @@
+//! Our keywords in the schemas of a tool: one that cannot be obeyed would be one that is forgotten.
+
+use serde_json::{Map, Value};
+
+use crate::manifest::{Place, Problem, Source, ToolManifest, join_pointer};
+
+/// Checks the keywords that begin with `x-` and are ours or the protocol's.
+pub(super) fn check(source: &Source, manifest: &ToolManifest, problems: &mut Vec<Problem>) {
+    let mut refuse = |pointer: String, message: &str| {
+        problems.push(Problem::error(source, Place::Pointer(pointer), message));
+    };
+    each_schema(&manifest.input, "/input", &mut |schema, pointer| {
+        check_schema(schema, pointer, &mut refuse);
+    });
+    let Some(output) = &manifest.output else { return };
+    each_schema(output, "/output", &mut |schema, pointer| {
+        check_schema(schema, pointer, &mut refuse);
+        if schema.contains_key("x-egress") {
+            refuse(
+                format!("{pointer}/x-egress"),
+                "nobody judges `x-egress` in an output: it is for arguments",
+            );
+        }
+    });
+}
+
+fn check_schema(schema: &Map<String, Value>, pointer: &str, refuse: &mut impl FnMut(String, &str)) {
+    if schema.get("x-non-ascii").is_some_and(|value| !value.is_boolean()) {
+        refuse(format!("{pointer}/x-non-ascii"), "`x-non-ascii` is `true` or `false`");
+    }
+    if let Some(header) = schema.get("x-mcp-header") {
+        let at = format!("{pointer}/x-mcp-header");
+        if !header.as_str().is_some_and(is_header_name) {
+            refuse(at, "`x-mcp-header` is the name of a header: letters, digits and `-`");
+        } else if has_members(schema) {
+            refuse(at, "a header repeats a text, a number or a truth value, and no object or array");
+        }
+    }
+}
+
+/// A token (RFC 9110 §5.6.2).
+fn is_header_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+fn has_members(schema: &Map<String, Value>) -> bool {
+    let is_compound = |kind: &Value| matches!(kind.as_str(), Some("object" | "array"));
+    match schema.get("type") {
+        Some(Value::Array(kinds)) => kinds.iter().any(is_compound),
+        Some(kind) => is_compound(kind),
+        None => ["properties", "items"].iter().any(|keyword| schema.contains_key(*keyword)),
+    }
+}
+
+/// Visits a schema and all below it; what is not a schema there is left alone.
+///
+/// It recurses: reading a file bounds its depth.
+fn each_schema(
+    schema: &Map<String, Value>,
+    pointer: &str,
+    visit: &mut impl FnMut(&Map<String, Value>, &str),
+) {
+    visit(schema, pointer);
+    for (keyword, value) in schema {
+        let pointer = join_pointer(pointer, keyword);
+        match (keyword.as_str(), value) {
+            // Values, not schemas.
+            ("const" | "enum" | "default" | "examples", _) => {}
+            (
+                "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas",
+                Value::Object(schemas),
+            ) => {
+                for (name, schema) in schemas {
+                    let Value::Object(schema) = schema else { continue };
+                    each_schema(schema, &join_pointer(&pointer, name), visit);
+                }
+            }
+            (_, Value::Object(schema)) => each_schema(schema, &pointer, visit),
+            (_, Value::Array(schemas)) => {
+                for (at, schema) in schemas.iter().enumerate() {
+                    let Value::Object(schema) = schema else { continue };
+                    each_schema(schema, &join_pointer(&pointer, &at.to_string()), visit);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::manifest::read;
+
+    /// The problems of a tool whose argument `a`, and member `a` of its answer, have these schemas.
+    fn problems(argument: Value, member: Value) -> Vec<String> {
+        let manifest = json!({
+            "tool": "a.b", "description": "d",
+            "input": { "type": "object", "properties": { "a": argument } },
+            "output": { "type": "object", "properties": { "a": member } },
+            "backend": { "http": { "service": "s", "method": "GET", "path": "/" } },
+        });
+        let source = Source { path: "x.yaml".into(), text: manifest.to_string().into() };
+        let mut problems = Vec::new();
+        check(&source, &read(&source).unwrap(), &mut problems);
+        problems.iter().map(|problem| format!("{:?} {}", problem.place, problem.message)).collect()
+    }
+
+    #[test]
+    fn keywords_that_can_be_obeyed_are_let_be() {
+        for schema in [
+            json!({ "type": "string", "x-non-ascii": true }),
+            json!({ "type": "string", "x-non-ascii": false, "x-mcp-header": "X-Region_1" }),
+            json!({ "type": ["integer", "null"], "x-mcp-header": "Row" }),
+            json!({ "type": "string", "format": "uri", "x-egress": true }),
+            json!({ "type": "object", "properties": { "x-non-ascii": { "type": "string" } } }),
+            json!({ "const": { "x-non-ascii": 1, "x-mcp-header": 1 } }),
+        ] {
+            assert_eq!(problems(schema.clone(), json!({})), [""; 0], "{schema}");
+        }
+    }
+
+    #[test]
+    fn a_flag_that_is_no_boolean_is_refused() {
+        for flag in [json!("yes"), json!("true"), json!(1), json!(null), json!([true])] {
+            assert_eq!(
+                problems(json!({ "items": { "x-non-ascii": flag } }), json!({})),
+                ["Pointer(\"/input/properties/a/items/x-non-ascii\") `x-non-ascii` is `true` or `false`"]
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_is_named_by_a_token() {
+        for name in
+            [json!(""), json!("a b"), json!("a:b"), json!("a\r\nb"), json!("ä"), json!(1), json!(null)]
+        {
+            assert_eq!(
+                problems(json!({ "anyOf": [{ "x-mcp-header": name }] }), json!({})),
+                [
+                    "Pointer(\"/input/properties/a/anyOf/0/x-mcp-header\") `x-mcp-header` is the name of a header: letters, digits and `-`"
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_repeats_no_object_and_no_array() {
+        for schema in [
+            json!({ "type": "object", "x-mcp-header": "A" }),
+            json!({ "type": ["string", "array"], "x-mcp-header": "A" }),
+            json!({ "items": {}, "x-mcp-header": "A" }),
+        ] {
+            let problems = problems(schema, json!({}));
+            assert!(problems.len() == 1 && problems[0].ends_with("and no object or array"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_judges_urls_of_an_output() {
+        for flag in [true, false] {
+            let url = json!({ "type": "string", "format": "uri", "x-egress": flag });
+            assert_eq!(
+                problems(url.clone(), url),
+                [
+                    "Pointer(\"/output/properties/a/x-egress\") nobody judges `x-egress` in an output: it is for arguments"
+                ]
+            );
+        }
+    }
+}
