@@ -31,9 +31,6 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 const WAIT_MAX: Duration = Duration::from_secs(120);
 /// The stack of the thread: the deepest input on the longest chain of subschemas needs less than half.
 const STACK_BYTES: usize = 16 << 20;
-/// The lowest priority there is: whoever asks for costly work gets the time that is left.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 19;
 
 /// Why a value was not validated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -130,14 +127,24 @@ pub(super) fn check_here(schema: &CompiledSchema, value: &Value) -> Result<Optio
 }
 
 fn work(jobs: &Receiver<Job>) {
-    // On Linux, a niceness belongs to a thread, and 0 means the one that asks.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::warn!(%error, "costly validations run at normal priority");
+    if let Err(error) = stand_aside() {
+        tracing::warn!(?error, "costly validations run at normal priority");
     }
     while let Ok(job) = jobs.recv() {
         job();
     }
+}
+
+/// Gives this thread the time that nobody else wants. A low priority is not enough: such a thread still
+/// finishes its slice of some milliseconds while others wait, and an idle one does not.
+#[cfg(target_os = "linux")]
+fn stand_aside() -> Result<(), thread_priority::Error> {
+    use thread_priority::{
+        NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy::Normal,
+        set_thread_priority_and_policy, thread_native_id,
+    };
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, Normal(Idle))
 }
 
 #[cfg(test)]
@@ -230,5 +237,18 @@ mod tests {
         let lane = Lane::start();
         assert_eq!(lane.run(|| panic!("planted")).await, Err::<(), _>(Unchecked::Broken));
         assert_eq!(lane.run(|| 7).await, Ok(7));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_thread_takes_the_time_that_nobody_else_wants() {
+        use thread_priority::{
+            NormalThreadSchedulePolicy::Idle, ThreadSchedulePolicy::Normal, thread_schedule_policy,
+        };
+        let policy = thread::spawn(|| {
+            stand_aside().unwrap();
+            thread_schedule_policy().unwrap()
+        });
+        assert_eq!(policy.join().unwrap(), Normal(Idle));
     }
 }
