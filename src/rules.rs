@@ -233,12 +233,29 @@ fn compile_schema(
         Ok(compiled) => Some(Arc::new(compiled)),
         Err(bad) => {
             for BadSchema { at, rule, message } in bad {
+                let (rule, message) = match no_type(schema, &at, &rule) {
+                    Some(said) => ("type".into(), said),
+                    None => (rule, message),
+                };
                 let place = Place::Pointer(format!("{root}{at}"));
                 problems.push(Problem::error(source, place, format!("{message} (rule `{rule}`)")));
             }
             None
         }
     }
+}
+
+/// What a `type` says that is none: the schema of schemas has no words for it.
+fn no_type(schema: &Map<String, Value>, at: &str, rule: &str) -> Option<String> {
+    if rule != "anyOf" || !at.ends_with("/type") {
+        return None;
+    }
+    let schema = Value::Object(schema.clone());
+    let said = schema.pointer(at)?;
+    let said = said.as_str().map_or_else(|| said.to_string(), str::to_owned);
+    Some(format!(
+        "`{said}` is not a type: the types are `string`, `integer`, `number`, `boolean`, `object`, `array` and `null`"
+    ))
 }
 
 fn output_rule(
@@ -376,5 +393,18 @@ mod tests {
         p.cedar `@reason` holds 1 bidi control, which no reader sees
         clients.yaml the client `bot` has no tools
         ");
+    }
+
+    #[test]
+    fn a_type_that_is_none_is_said_in_plain_words() {
+        let source = Source { path: "a.yaml".into(), text: "".into() };
+        let said = |kind: Value| {
+            let schema = serde_json::json!({ "type": "object", "properties": { "a": { "type": kind } } });
+            let mut problems = Vec::new();
+            assert!(compile_schema(&source, "/input", schema.as_object().unwrap(), &mut problems).is_none());
+            format!("{:?} {}", problems[0].place, problems[0].message)
+        };
+        insta::assert_snapshot!(said("strin".into()), @r#"Pointer("/input/properties/a/type") `strin` is not a type: the types are `string`, `integer`, `number`, `boolean`, `object`, `array` and `null` (rule `type`)"#);
+        insta::assert_snapshot!(said(7.into()), @r#"Pointer("/input/properties/a/type") `7` is not a type: the types are `string`, `integer`, `number`, `boolean`, `object`, `array` and `null` (rule `type`)"#);
     }
 }

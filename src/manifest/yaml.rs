@@ -51,13 +51,68 @@ fn problem(source: &Source, error: &serde_saphyr::Error) -> Problem {
     let message = error.without_snippet().to_string();
     // The library appends the position, which the place already has.
     let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-    // How the library says that the file is over one of the bounds above.
-    let message = if message.contains("budget breached") {
-        format!("the file holds more than {NODES_MAX} values, or is nested deeper than {DEPTH_MAX} levels")
-    } else {
-        message
-    };
+    let message = plain_words(&message).unwrap_or(message);
     Problem::error(source, place, message)
+}
+
+/// What the library says in the words of programmers, in plain ones.
+fn plain_words(message: &str) -> Option<String> {
+    // How the library says that the file is over one of the bounds above.
+    if message.contains("budget breached") {
+        return Some(format!(
+            "the file holds more than {NODES_MAX} values, or is nested deeper than {DEPTH_MAX} levels"
+        ));
+    }
+    if let Some(rest) = message.strip_prefix("duplicate mapping key") {
+        let key = rest.split(", set DuplicateKeyPolicy").next().and_then(|rest| rest.strip_prefix(": "));
+        return Some(match key {
+            Some(key) => format!("the key `{key}` is written twice"),
+            None => "a key is written twice".to_owned(),
+        });
+    }
+    if message.starts_with("multiple YAML documents") {
+        return Some("the file holds more than one document: `---` stands between two".to_owned());
+    }
+    for (said, plain) in [("unknown field ", "unknown key "), ("unknown variant ", "unknown word ")] {
+        if let Some(rest) = message.strip_prefix(said) {
+            return Some(format!("{plain}{rest}"));
+        }
+    }
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return Some(format!("the key {key} is missing"));
+    }
+    let plain = match message {
+        "expected mapping start" | "expected empty mapping start" => {
+            "expected keys with values: `key: value`"
+        }
+        "expected sequence start" => "expected a list: `[…]`, or lines that begin with `-`",
+        "expected string scalar" | "expected scalar" => {
+            "expected one value, and not a list or keys with values"
+        }
+        "invalid boolean (strict mode expects true/false)" | "invalid bool" => "expected `true` or `false`",
+        "cannot deserialize null into string; use Option<String>" => "expected a text, and nothing is there",
+        "cannot deserialize tagged scalar into string" => "expected a text without a tag",
+        "externally tagged enum expected scalar or mapping"
+        | "expected string key for externally tagged enum" => "expected a word, or a word with keys below it",
+        "unexpected value for unit" | "unexpected value for unit enum variant" => {
+            "expected nothing below this word"
+        }
+        "mapping values are not allowed in this context" => {
+            "expected no second `: ` in this line: put a text that holds it in quotes"
+        }
+        "alias references unknown anchor" => {
+            "expected an `&anchor` before: put a text that begins with `*` in quotes"
+        }
+        "unexpected end of input" => "the file ends where a value is expected",
+        _ => match message.strip_prefix("invalid ")? {
+            "f32" | "f64" => "expected a number",
+            "i8" | "i16" | "i32" | "i64" | "i128" | "u8" | "u16" | "u32" | "u64" | "u128" => {
+                "expected a whole number of the usual size"
+            }
+            _ => return None,
+        },
+    };
+    Some(plain.to_owned())
 }
 
 /// The line and the column, from 1, of a place in a file.
@@ -281,6 +336,84 @@ mod tests {
             assert!(matches!(problem.place, Place::Position { line: 1, .. }), "{problem:?}");
             assert!(problem.message.ends_with("or is nested deeper than 40 levels"), "{problem:?}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_plain_words() {
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+        #[expect(dead_code, reason = "only why it does not read is of interest")]
+        struct File {
+            flag: Option<bool>,
+            list: Option<Vec<String>>,
+            text: Option<String>,
+            map: Option<HashMap<String, u32>>,
+            word: Option<Word>,
+        }
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[expect(dead_code, reason = "only why it does not read is of interest")]
+        enum Word {
+            Alone,
+            Http { service: String },
+        }
+        let texts = [
+            "flag: yes",
+            "list: a",
+            "list: { a: b }",
+            "text: [a]",
+            "map: a",
+            "map: [a]",
+            "map: { a: b }",
+            "map: { a: -1 }",
+            "map: { a: 1.5 }",
+            "word: [a]",
+            "word: alon",
+            "word: http",
+            "word: { alone: 1 }",
+            "text: a\ntext: b",
+            "text: a\n---\ntext: b",
+            "list: [~]",
+            "[]",
+            "a",
+            "other: 1",
+            "word: { http: {} }",
+            "text: [",
+            "text: \"a",
+            "text: a: b",
+            "text: *a",
+        ];
+        let said = texts.map(|text| {
+            let said =
+                read::<File>(&source(text)).map_or_else(|problem| problem.message, |_| "reads".to_owned());
+            format!("{} => {said}", text.escape_debug())
+        });
+        insta::assert_snapshot!(said.join("\n"), @r#"
+        flag: yes => expected `true` or `false`
+        list: a => expected a list: `[…]`, or lines that begin with `-`
+        list: { a: b } => expected a list: `[…]`, or lines that begin with `-`
+        text: [a] => expected one value, and not a list or keys with values
+        map: a => expected keys with values: `key: value`
+        map: [a] => expected keys with values: `key: value`
+        map: { a: b } => expected a whole number of the usual size
+        map: { a: -1 } => expected a whole number of the usual size
+        map: { a: 1.5 } => expected a whole number of the usual size
+        word: [a] => expected a word, or a word with keys below it
+        word: alon => unknown word `alon`, expected one of alone, http
+        word: http => expected keys with values: `key: value`
+        word: { alone: 1 } => expected nothing below this word
+        text: a\ntext: b => the key `text` is written twice
+        text: a\n---\ntext: b => the file holds more than one document: `---` stands between two
+        list: [~] => expected a text, and nothing is there
+        [] => expected keys with values: `key: value`
+        a => expected keys with values: `key: value`
+        other: 1 => unknown key `other`, expected one of flag, list, text, map, word
+        word: { http: {} } => the key `service` is missing
+        text: [ => expected one value, and not a list or keys with values
+        text: \"a => unclosed quote
+        text: a: b => expected no second `: ` in this line: put a text that holds it in quotes
+        text: *a => expected an `&anchor` before: put a text that begins with `*` in quotes
+        "#);
     }
 
     #[test]

@@ -12,8 +12,7 @@ pub(super) const LEVELS_MAX: usize = 32;
 /// Finds the first byte at which the text is nested deeper than [`LEVELS_MAX`].
 pub(super) fn too_deep(text: &str) -> Option<usize> {
     let mut scan = Scan { outer: Vec::new(), here: Level::default(), after_dot: false };
-    let mut tokens = Tokens { text, at: 0 };
-    while let Some((at, token)) = tokens.next() {
+    for (at, token) in (Tokens { text, at: 0 }) {
         scan.take(token);
         if scan.here.depth().max(scan.outer.len()) > LEVELS_MAX {
             return Some(at);
