@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
     thread,
     time::Duration,
@@ -46,7 +46,10 @@ pub enum Unchecked {
     Broken,
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+/// A validation, which makes its answer.
+type Job = Box<dyn FnOnce() -> Option<Answer> + Send>;
+/// An answer, which wakes whoever waits for it.
+type Answer = Box<dyn FnOnce() + Send>;
 
 /// The thread that runs costly validations, one at a time, with a short queue.
 #[derive(Debug)]
@@ -60,8 +63,14 @@ impl Lane {
     #[must_use]
     pub fn start() -> Self {
         let (jobs, waiting) = sync_channel(QUEUE_MAX);
-        let thread = thread::Builder::new().name("schema".into()).stack_size(STACK_BYTES);
-        match thread.spawn(move || work(&waiting)) {
+        // No more answers wait than there are jobs.
+        let (answers, made) = channel::<Answer>();
+        let worker = thread::Builder::new().name("schema".into()).stack_size(STACK_BYTES);
+        let waker = thread::Builder::new().name("schema answers".into());
+        let started = worker
+            .spawn(move || work(&waiting, &answers))
+            .and_then(|_| waker.spawn(move || made.iter().for_each(|answer| answer())));
+        match started {
             Ok(_) => Self { jobs: Some(jobs) },
             Err(error) => {
                 tracing::error!(%error, "no thread for costly validations: they are denied");
@@ -104,10 +113,11 @@ impl Lane {
         let (answer, verdict) = oneshot::channel();
         let job: Job = Box::new(move || {
             if answer.is_closed() {
-                return; // nobody waits any more
+                return None; // nobody waits any more
             }
             let result: Result<T, Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(work));
-            drop(answer.send(result.map_err(|_| Unchecked::Broken)));
+            let result = result.map_err(|_| Unchecked::Broken);
+            Some(Box::new(move || drop(answer.send(result))))
         });
         let jobs = self.jobs.as_ref().ok_or(Unchecked::Busy)?;
         jobs.try_send(job).map_err(|_| Unchecked::Busy)?;
@@ -126,13 +136,17 @@ pub(super) fn check_here(schema: &CompiledSchema, value: &Value) -> Result<Optio
     Ok(schema.first_mismatch(value))
 }
 
-fn work(jobs: &Receiver<Job>) {
+/// Runs jobs, and leaves it to the other thread to wake who waits: that takes a lock of the runtime, and a
+/// thread that only gets the time that is left would keep it from all others while it gets none.
+fn work(jobs: &Receiver<Job>, answers: &Sender<Answer>) {
     #[cfg(target_os = "linux")]
     if let Err(error) = stand_aside() {
         tracing::warn!(?error, "costly validations run at normal priority");
     }
     while let Ok(job) = jobs.recv() {
-        job();
+        if let Some(answer) = job() {
+            let _ = answers.send(answer);
+        }
     }
 }
 
@@ -151,7 +165,6 @@ fn stand_aside() -> Result<(), thread_priority::Error> {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::sync::mpsc::channel;
 
     fn branching() -> Arc<CompiledSchema> {
         let schema = json!({ "$ref": "#/$defs/n", "$defs": { "n": { "anyOf": [
