@@ -33,6 +33,15 @@ pub struct Call {
     pub cancel: CancellationToken,
 }
 
+impl Call {
+    /// A call that arrives now.
+    #[must_use]
+    pub fn now(kind: CallKind, proof: Proof, origin: Origin, cancel: CancellationToken) -> Self {
+        let received = Timestamp::now();
+        Self { id: CallId::random(received), kind, proof, origin, received, cancel }
+    }
+}
+
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub enum CallKind {

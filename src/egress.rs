@@ -28,6 +28,7 @@ use self::{
 };
 use crate::manifest::DnsSpec;
 
+pub(crate) use allowance::is_localhost;
 pub use allowance::{AllowanceError, Allowances};
 pub(crate) use header::{field_value, is_reserved};
 pub use listener::{Listeners, Registered};

@@ -49,13 +49,14 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures::FutureExt as _;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
     approval::Approvals,
     audit::{Audit, Ending},
     backend::Backends,
-    call::{Call, Outcome, Proof, Refusal as _, Stage, Trail},
+    call::{Call, Origin, Outcome, Proof, Refusal as _, Stage, Trail},
     catalog::{AdmitError, Tool},
     egress::Registered,
     identity::{self, Caller, Identities, IdentityError},
@@ -176,7 +177,7 @@ impl Gateway {
     ///
     /// # Errors
     /// When the caller does not prove who it is.
-    pub fn list(&self, proof: &Proof, now: jiff::Timestamp) -> Result<Vec<Arc<Tool>>, IdentityError> {
+    pub fn list(&self, proof: &Proof, now: Timestamp) -> Result<Vec<Arc<Tool>>, IdentityError> {
         let rules = self.rules.load();
         let caller = identity::authenticate(&rules.clients, proof, now)?;
         Ok(rules.catalog.list(caller.client()).cloned().collect())
@@ -186,9 +187,9 @@ impl Gateway {
     ///
     /// # Errors
     /// When it proves nothing.
-    pub fn authenticate(&self, call: &Call) -> Result<Caller, IdentityError> {
-        identity::authenticate(&self.rules.load().clients, &call.proof, call.received)
-            .inspect_err(|refusal| self.audit.unidentified(call.origin.source, refusal.code()))
+    pub fn authenticate(&self, proof: &Proof, origin: Origin) -> Result<Caller, IdentityError> {
+        identity::authenticate(&self.rules.load().clients, proof, Timestamp::now())
+            .inspect_err(|refusal| self.audit.unidentified(origin.source, refusal.code()))
     }
 
     /// Refuses a call now that lacks only scopes, for transports that must say so early.

@@ -202,7 +202,6 @@ impl From<Mismatch> for SchemaError {
 }
 
 #[cfg(test)]
-#[path = "schema/bounds_tests.rs"]
 mod bounds_tests;
 
 #[cfg(test)]

@@ -139,13 +139,18 @@ impl BackendError {
         }
     }
 
-    /// Whether the backend broke a rule in an answer that may have been whole, so that its connection
+    /// Whether the backend broke a rule or a bound in an answer that may have been whole, so that its connection
     /// would be used again.
     #[must_use]
     pub(super) const fn is_misbehaviour(&self) -> bool {
         matches!(
             self,
-            Self::Malformed | Self::NotJson | Self::NotStrict { .. } | Self::Encoded | Self::Undecodable
+            Self::TooLarge { .. }
+                | Self::Malformed
+                | Self::NotJson
+                | Self::NotStrict { .. }
+                | Self::Encoded
+                | Self::Undecodable
         )
     }
 

@@ -47,15 +47,10 @@ pub(super) async fn exchange(
     }
     let response = head(way, request, limits).await?;
     let answer = response::read(response, limits).await;
-    if answer.as_ref().is_err_and(ends_connections) {
+    if answer.as_ref().is_err_and(BackendError::is_misbehaviour) {
         way.forget(outgoing.url());
     }
     answer
-}
-
-/// Whether the origin's connections are dropped for it. An answer that is too large can be whole, too.
-const fn ends_connections(error: &BackendError) -> bool {
-    error.is_misbehaviour() || matches!(error, BackendError::TooLarge { .. })
 }
 
 async fn head(way: &Way, request: Request, limits: CallLimits) -> Result<Response, BackendError> {

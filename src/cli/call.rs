@@ -3,7 +3,6 @@
 use std::{path::Path, process::ExitCode};
 
 use clap::Args;
-use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::output::{BAD, DIM, GOOD, Printer};
 use crate::{
     app::App,
-    call::{Call, CallId, CallKind, Origin, Outcome, Proof, Transport},
+    call::{Call, CallKind, Origin, Outcome, Proof, Transport},
     gateway::{Notice, Reply},
     manifest::ClientName,
     strict::{self, Bounds},
@@ -54,16 +53,10 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
         Ok(app) => app,
         Err(error) => return printer.fail_open(&error),
     };
-    let received = Timestamp::now();
     let cancel = CancellationToken::new();
-    let call = Call {
-        id: CallId::random(received),
-        kind: CallKind::Tool { name: arguments.tool, arguments: arguments.args.into() },
-        proof,
-        origin: Origin { transport: Transport::Cli, source: None },
-        received,
-        cancel: cancel.clone(),
-    };
+    let kind = CallKind::Tool { name: arguments.tool, arguments: arguments.args.into() };
+    let origin = Origin { transport: Transport::Cli, source: None };
+    let call = Call::now(kind, proof, origin, cancel.clone());
     let gateway = app.gateway.clone();
     let running = tokio::spawn(async move { gateway.call(call).await });
     tokio::pin!(running);

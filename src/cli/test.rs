@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::{BAD, DIM, GOOD, Printer};
 use crate::{
-    call::{Call, CallId, CallKind, Origin, PolicyFact, Proof, Refusal as _, Trail, Transport},
+    call::{Call, CallKind, Origin, PolicyFact, Proof, Refusal as _, Trail, Transport},
     gateway::{CallError, rehearse},
     manifest::{Case, ClientName, Denial, DenyStage, Expectation, GroupName, Label},
     policy::{Question, RequestFacts, RunFacts},
@@ -134,15 +134,9 @@ impl std::fmt::Display for Got {
 
 /// A call that is only judged.
 pub(super) fn rehearsal(tool: &str, arguments: &Map<String, Value>) -> Call {
-    let received = Timestamp::now();
-    Call {
-        id: CallId::random(received),
-        kind: CallKind::Tool { name: tool.to_owned(), arguments: arguments.clone().into() },
-        proof: Proof::Nothing,
-        origin: Origin { transport: Transport::Cli, source: None },
-        received,
-        cancel: CancellationToken::new(),
-    }
+    let kind = CallKind::Tool { name: tool.to_owned(), arguments: arguments.clone().into() };
+    let origin = Origin { transport: Transport::Cli, source: None };
+    Call::now(kind, Proof::Nothing, origin, CancellationToken::new())
 }
 
 fn judge(

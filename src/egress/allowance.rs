@@ -179,7 +179,7 @@ const fn of_carried(refusal: EgressRefusal) -> EgressRefusal {
 }
 
 /// Whether a name is loopback by its meaning. Hosts come out of `Url` in lower case.
-pub(super) fn is_localhost(name: &str) -> bool {
+pub(crate) fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name == "localhost" || name.ends_with(".localhost")
 }

@@ -6,7 +6,7 @@ use url::{Host, Url};
 
 use super::Files;
 use crate::{
-    egress::Allowances,
+    egress::{Allowances, is_localhost},
     manifest::{Place, Problem, ServiceName, ServiceSpec, Source, join_pointer},
 };
 
@@ -39,10 +39,7 @@ fn is_own(url: &Url, listener: SocketAddr) -> bool {
     let is_host = match url.host() {
         Some(Host::Ipv4(address)) => meets(address.into()),
         Some(Host::Ipv6(address)) => meets(IpAddr::from(address).to_canonical()),
-        Some(Host::Domain(name)) => {
-            let name = name.strip_suffix('.').unwrap_or(name);
-            (name == "localhost" || name.ends_with(".localhost")) && is_local(own)
-        }
+        Some(Host::Domain(name)) => is_localhost(name) && is_local(own),
         None => false,
     };
     is_host && url.port_or_known_default() == Some(listener.port())

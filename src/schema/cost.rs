@@ -41,7 +41,7 @@ pub struct Estimate {
 impl Cost {
     /// The bound for an input.
     pub(super) fn estimate(&self, input: &Value) -> Estimate {
-        let mut counts = vec![Counts::default(); INPUT_DEPTH_MAX];
+        let mut counts = [Counts::default(); INPUT_DEPTH_MAX];
         if !count(input, 0, 0, &mut counts) {
             return Estimate { verdict: u64::MAX, reason: u64::MAX };
         }

@@ -16,7 +16,6 @@ use std::{
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
-use jiff::Timestamp;
 use rmcp::model::ProtocolVersion;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -36,7 +35,7 @@ use super::{
     serve::{Pace, permits},
 };
 use crate::{
-    call::{Call, CallId, CallKind, Origin, Proof, Transport},
+    call::{Call, CallKind, Origin, Proof, Transport},
     gateway::{EdgeError, Gateway, Notice, Reply},
     hygiene,
     identity::Caller,
@@ -60,6 +59,12 @@ struct Knock {
     caller: Caller,
     proof: Proof,
     origin: Origin,
+}
+
+impl Knock {
+    fn call(&self, kind: CallKind) -> Call {
+        Call::now(kind, self.proof.clone(), self.origin, CancellationToken::new())
+    }
 }
 
 impl Front {
@@ -92,8 +97,7 @@ impl Front {
         }
         let origin = Origin { transport: Transport::Http, source: Some(source.ip()) };
         let proof = proof(&parts.headers);
-        let call = call(CallKind::Resource { uri: String::new() }, &proof, origin);
-        let Ok(caller) = self.gateway.authenticate(&call) else { return unauthorized(&proof) };
+        let Ok(caller) = self.gateway.authenticate(&proof, origin) else { return unauthorized(&proof) };
         let knock = Knock { parts, caller, proof, origin };
         if let Err(refusal) = is_endpoint(&knock.parts) {
             // Nothing was asked for: older clients try a `GET`, and go on without it.
@@ -205,7 +209,7 @@ impl Front {
     /// Answers a call here that lacks only scopes: a handler could not say 403.
     async fn step_up(&self, knock: &Knock, id: &Value, kind: CallKind) -> Option<Answer> {
         // A task of its own: a client that hangs up drops no record.
-        let (gateway, call) = (Arc::clone(&self.gateway), call(kind, &knock.proof, knock.origin));
+        let (gateway, call) = (Arc::clone(&self.gateway), knock.call(kind));
         match tokio::spawn(async move { gateway.step_up(call).await }).await {
             Ok(Ok((reply, scopes))) => Some(insufficient_scope(id, &reply, &scopes)),
             Ok(Err(_)) => None, // not one for a step-up: the handler makes the call
@@ -222,16 +226,10 @@ impl Front {
 
     async fn record(&self, knock: &Knock, name: String, refusal: EdgeError) {
         let kind = CallKind::Tool { name, arguments: Map::new().into() };
-        let (gateway, call) = (Arc::clone(&self.gateway), call(kind, &knock.proof, knock.origin));
+        let (gateway, call) = (Arc::clone(&self.gateway), knock.call(kind));
         // A task of its own: a client that hangs up drops no record.
         let _ = tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await }).await;
     }
-}
-
-fn call(kind: CallKind, proof: &Proof, origin: Origin) -> Call {
-    let received = Timestamp::now();
-    let cancel = CancellationToken::new();
-    Call { id: CallId::random(received), kind, proof: proof.clone(), origin, received, cancel }
 }
 
 /// What a request shows: one bearer token, or nothing. A token in the query is not looked at.

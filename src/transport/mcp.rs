@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    call::{Call, CallId, CallKind, Origin, Proof, Transport},
+    call::{Call, CallKind, Origin, Proof, Transport},
     catalog::Tool,
     gateway::{Answer, EdgeError, Gateway, Notice, Reply},
     manifest::{Effects, Reach},
@@ -120,15 +120,7 @@ impl ServerHandler for Handler {
             name: request.name.into_owned(),
             arguments: request.arguments.unwrap_or_default().into(),
         };
-        let received = Timestamp::now();
-        let call = Call {
-            id: CallId::random(received),
-            kind,
-            proof,
-            origin,
-            received,
-            cancel: context.ct.child_token(),
-        };
+        let call = Call::now(kind, proof, origin, context.ct.child_token());
         // A task of its own: a client that hangs up cancels the call by its token, and drops nothing.
         let gateway = Arc::clone(&self.gateway);
         let reply = tokio::spawn(async move { gateway.call(call).await }).await;
@@ -154,15 +146,7 @@ impl ServerHandler for Handler {
             let kind =
                 CallKind::Tool { name: name.unwrap_or_default().to_owned(), arguments: Map::new().into() };
             let refusal = EdgeError { code: "params", message: message.to_owned() };
-            let received = Timestamp::now();
-            let call = Call {
-                id: CallId::random(received),
-                kind,
-                proof,
-                origin,
-                received,
-                cancel: CancellationToken::new(),
-            };
+            let call = Call::now(kind, proof, origin, CancellationToken::new());
             let gateway = Arc::clone(&self.gateway);
             let _ = tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await }).await;
         }

@@ -27,7 +27,7 @@ use super::{
     refusal::{INVALID_REQUEST, Refusal},
 };
 use crate::{
-    call::{Call, CallId, CallKind, Origin, Proof, Transport},
+    call::{Call, CallKind, Origin, Proof, Transport},
     gateway::{EdgeError, Gateway},
     identity::{IdentityError, authenticate},
     strict,
@@ -178,15 +178,9 @@ impl Edge {
 
     /// Puts a refusal on record, and then answers it. What cannot be read names no tool.
     async fn refuse(&self, tool: String, id: &Value, refusal: Refusal) -> Result<(), Closed> {
-        let received = Timestamp::now();
-        let call = Call {
-            id: CallId::random(received),
-            kind: CallKind::Tool { name: tool, arguments: Map::new().into() },
-            proof: self.proof.clone(),
-            origin: Origin { transport: Transport::Stdio, source: None },
-            received,
-            cancel: CancellationToken::new(),
-        };
+        let kind = CallKind::Tool { name: tool, arguments: Map::new().into() };
+        let origin = Origin { transport: Transport::Stdio, source: None };
+        let call = Call::now(kind, self.proof.clone(), origin, CancellationToken::new());
         let error = EdgeError { code: refusal.word, message: refusal.message.clone().into_owned() };
         self.gateway.refuse_at_edge(call, error).await;
         self.reply(id, &refusal).await
