@@ -20,7 +20,7 @@ mod work;
 use std::borrow::Cow;
 
 pub use self::findings::Findings;
-pub use self::value::{Collision, clean_value, inspect_value};
+pub use self::value::{Collision, Hidden, clean_value, inspect_value};
 
 use self::token::Verdicts;
 

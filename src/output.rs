@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     backend::Executed,
     call::{Facts, Outcome, Passed, PolicyFact, Refusal, Stage},
-    hygiene::{Collision, Findings, clean_value, inspect_value},
+    hygiene::{Findings, Hidden, clean_value, inspect_value},
     manifest::{Label, TextRule, ToolName, Yields},
     policy::{CallFacts, Policies, PolicyError, Question},
     schema::{CompiledSchema, Lane, Mismatch, Unchecked},
@@ -140,17 +140,9 @@ pub enum OutputError {
         /// Why.
         source: PolicyError,
     },
-    /// The answer holds characters that no reader sees, and the tool's manifest refuses them.
-    #[error("the text at `{at}` holds {findings}, which the tool's `text` refuses")]
-    Hidden {
-        /// The JSON pointer of the first text that does.
-        at: String,
-        /// What the answer holds.
-        findings: Findings,
-    },
-    /// Without hidden characters, two members of the answer have one name.
+    /// The answer holds characters that no reader sees.
     #[error(transparent)]
-    Collision(#[from] Collision),
+    Hidden(#[from] Hidden),
     /// The tool has no output rules: it is not of this release.
     #[error("tool `{tool}` has no output rules")]
     NoRules {
@@ -172,8 +164,7 @@ impl Refusal for OutputError {
             Self::Unchecked(Unchecked::Broken) => "output_broken",
             Self::Forbidden { .. } => "label_forbidden",
             Self::Policy { .. } => "release_undecided",
-            Self::Hidden { .. } => "hidden_text",
-            Self::Collision(_) => "hidden_text_collision",
+            Self::Hidden(hidden) => hidden.code(),
             Self::NoRules { .. } => "no_output_rules",
         }
     }
@@ -254,11 +245,11 @@ impl OutputRules {
 }
 
 /// Removes the characters that no reader sees, before anything is decided by what the answer says.
-fn reveal(rule: TextRule, answer: &mut Value) -> Result<Findings, OutputError> {
+fn reveal(rule: TextRule, answer: &mut Value) -> Result<Findings, Hidden> {
     match rule {
         TextRule::Remove => Ok(clean_value(answer)?),
         TextRule::Refuse => match inspect_value(answer) {
-            Some((at, findings)) => Err(OutputError::Hidden { at, findings }),
+            Some((at, findings)) => Err(Hidden::Found { at, findings }),
             None => Ok(Findings::default()),
         },
     }

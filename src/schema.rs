@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     call::{Arguments, Facts, Passed, Refusal, Stage},
-    hygiene::{Collision, Findings, clean_value, inspect_value},
+    hygiene::{Findings, Hidden, clean_value, inspect_value},
     limits::Metered,
     manifest::{TextRule, ToolName},
 };
@@ -49,16 +49,16 @@ impl Validated {
     }
 
     /// A call whose arguments hide nothing, and are not validated yet.
-    fn read(metered: Metered) -> Result<Self, SchemaError> {
+    fn read(metered: Metered) -> Result<Self, Hidden> {
         let mut read = Self { metered, cleaned: None, hidden: Findings::default() };
         let Some((at, findings)) = inspect_value(read.arguments().as_value()) else { return Ok(read) };
         match read.tool().manifest().text.arguments {
-            TextRule::Refuse => Err(SchemaError::Hidden { at, findings }),
+            TextRule::Refuse => Err(Hidden::Found { at, findings }),
             TextRule::Remove => {
                 let mut cleaned = Value::Object(read.arguments().as_map().clone());
                 read.hidden = clean_value(&mut cleaned)?;
                 let Value::Object(cleaned) = cleaned else {
-                    return Err(SchemaError::Hidden { at, findings });
+                    return Err(Hidden::Found { at, findings });
                 };
                 read.cleaned = Some(cleaned.into());
                 Ok(read)
@@ -98,16 +98,8 @@ pub enum SchemaError {
     #[error("arguments not validated: {0}")]
     Unchecked(#[from] Unchecked),
     /// A text holds characters that no reader sees.
-    #[error("the text at `{at}` holds {findings}, which the tool's `text` refuses")]
-    Hidden {
-        /// The JSON pointer of the first text that does.
-        at: String,
-        /// What the arguments hold.
-        findings: Findings,
-    },
-    /// Without hidden characters, two arguments have one name.
     #[error(transparent)]
-    Collision(#[from] Collision),
+    Hidden(#[from] Hidden),
     /// The tool has no compiled schema: it is not of this release.
     #[error("tool `{tool}` has no compiled schema")]
     NotCompiled {
@@ -126,8 +118,7 @@ impl Refusal for SchemaError {
             Self::Unchecked(Unchecked::TooCostly) => "schema_too_costly",
             Self::Unchecked(Unchecked::Busy) => "schema_busy",
             Self::Unchecked(Unchecked::Broken) => "schema_broken",
-            Self::Hidden { .. } => "hidden_text",
-            Self::Collision(_) => "hidden_text_collision",
+            Self::Hidden(hidden) => hidden.code(),
             Self::NotCompiled { .. } => "not_compiled",
         }
     }
@@ -136,10 +127,10 @@ impl Refusal for SchemaError {
             Self::Mismatch { at, rule, expected } => {
                 format!("arguments do not fit: at `{at}`, {expected} (rule `{rule}`)")
             }
-            Self::Hidden { at, findings } => {
+            Self::Hidden(Hidden::Found { at, findings }) => {
                 format!("arguments do not fit: the text at `{at}` holds {findings}; send it without them")
             }
-            Self::Collision(collision) => format!("arguments do not fit: {collision}"),
+            Self::Hidden(Hidden::Collision(collision)) => format!("arguments do not fit: {collision}"),
             Self::Unchecked(Unchecked::TooCostly) => {
                 "the arguments are too large or too deep to check".into()
             }

@@ -157,11 +157,15 @@ fn judge(
 }
 
 fn got(error: &CallError, policies: Vec<PolicyFact>) -> Got {
-    use crate::{approval::ApprovalError, catalog::AdmitError, plan::Unsendable, schema::SchemaError};
+    use crate::{
+        approval::ApprovalError, catalog::AdmitError, hygiene::Hidden, plan::Unsendable, schema::SchemaError,
+    };
     match error {
         CallError::Admit(AdmitError::MissingScope { .. }) => Got::Deny(DenyStage::Scope, None, policies),
         CallError::Admit(_) => Got::Deny(DenyStage::Tool, None, policies),
-        CallError::Schema(SchemaError::Mismatch { at, .. } | SchemaError::Hidden { at, .. })
+        CallError::Schema(
+            SchemaError::Mismatch { at, .. } | SchemaError::Hidden(Hidden::Found { at, .. }),
+        )
         | CallError::Plan(Unsendable::Argument { pointer: at, .. }) => {
             Got::Deny(DenyStage::Arguments, Some(at.clone()), policies)
         }

@@ -18,6 +18,33 @@ pub struct Collision {
     pub name: String,
 }
 
+/// Why a value is not taken as it is.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Hidden {
+    /// Its texts hold characters that no reader sees, and these are refused.
+    #[error("the text at `{at}` holds {findings}, which the tool's `text` refuses")]
+    Found {
+        /// The JSON pointer of the first text that does.
+        at: String,
+        /// What all of them hold.
+        findings: Findings,
+    },
+    /// Without them, two members have one name.
+    #[error(transparent)]
+    Collision(#[from] Collision),
+}
+
+impl Hidden {
+    /// The reason in one word, stable over versions.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Found { .. } => "hidden_text",
+            Self::Collision(_) => "hidden_text_collision",
+        }
+    }
+}
+
 /// Where the first string or member name with something hidden is, and what is hidden in all of
 /// them. The JSON pointer (RFC 6901) is cleaned, since it may be shown.
 ///
