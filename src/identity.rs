@@ -77,7 +77,7 @@ pub struct Caller {
 impl Caller {
     /// The client.
     #[must_use]
-    pub fn client(&self) -> &Client {
+    pub const fn client(&self) -> &Arc<Client> {
         &self.client
     }
 

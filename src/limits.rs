@@ -33,7 +33,7 @@ impl Passed for Metered {
 #[derive(Debug, thiserror::Error)]
 pub enum LimitError {
     /// The client calls too often.
-    #[error("rate limited: `{client}` may make {rate} calls; come back in {} s", seconds(*retry))]
+    #[error("rate limited: `{client}` may make {rate} calls; come back in {} s", whole_seconds(*retry))]
     Client {
         /// The client.
         client: ClientName,
@@ -43,7 +43,7 @@ pub enum LimitError {
         retry: Duration,
     },
     /// The client calls the tool too often.
-    #[error("rate limited: `{client}` may call `{tool}` {rate}; come back in {} s", seconds(*retry))]
+    #[error("rate limited: `{client}` may call `{tool}` {rate}; come back in {} s", whole_seconds(*retry))]
     Tool {
         /// The client.
         client: ClientName,
@@ -63,7 +63,8 @@ pub enum LimitError {
 }
 
 /// Whole seconds, rounded up, so that a client that waits as told is not early.
-fn seconds(retry: Duration) -> u64 {
+#[must_use]
+pub fn whole_seconds(retry: Duration) -> u64 {
     retry.as_secs().saturating_add(u64::from(retry.subsec_nanos() > 0)).max(1)
 }
 
@@ -175,7 +176,7 @@ mod tests {
         }
         let retry = budget.spend().unwrap_err();
         assert!((Duration::from_secs(19)..=Duration::from_secs(20)).contains(&retry), "{retry:?}");
-        assert_eq!(seconds(Duration::from_millis(1)), 1);
-        assert_eq!(seconds(Duration::from_millis(19_001)), 20);
+        assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
+        assert_eq!(whole_seconds(Duration::from_millis(19_001)), 20);
     }
 }

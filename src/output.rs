@@ -18,7 +18,7 @@ use crate::{
     backend::Executed,
     call::{Facts, Outcome, Passed, PolicyFact, Refusal, Stage},
     hygiene::{Findings, Hidden, clean_value, inspect_value},
-    manifest::{Label, TextRule, ToolName, Yields},
+    manifest::{ClientName, Label, TextRule, ToolName, Yields},
     policy::{CallFacts, Policies, PolicyError, Question},
     schema::{CompiledSchema, Lane, Mismatch, Unchecked},
 };
@@ -161,6 +161,7 @@ impl Refusal for OutputError {
             Self::Hollow { .. } => "output_schema_after_removal",
             Self::Unchecked(Unchecked::TooCostly) => "output_too_costly",
             Self::Unchecked(Unchecked::Busy) => "output_busy",
+            Self::Unchecked(Unchecked::Share { .. }) => "output_share",
             Self::Unchecked(Unchecked::Broken) => "output_broken",
             Self::Forbidden { .. } => "label_forbidden",
             Self::Policy { .. } => "release_undecided",
@@ -229,7 +230,8 @@ impl OutputRules {
             return Ok(Released { executed, content, labels, removed: Vec::new(), dropped: 0, hidden });
         };
         let dropped = checked.shape.prune(&mut answer);
-        let (mut answer, mismatch) = lane.check(&checked.schema, answer, |answer| answer).await?;
+        let (mut answer, mismatch) =
+            lane.check(executed.caller().client().name(), &checked.schema, answer, |answer| answer).await?;
         if let Some(Mismatch { at, rule, .. }) = mismatch {
             return Err(OutputError::Mismatch { at, rule });
         }
@@ -238,7 +240,7 @@ impl OutputRules {
         let (released, removed) = ask(policies, &facts.question(), present)?;
         labels.extend(released);
         if !removed.is_empty() {
-            answer = remove(checked, answer, &removed, lane).await?;
+            answer = remove(checked, answer, &removed, lane, executed.caller().client().name()).await?;
         }
         Ok(Released { executed, content: Content::Structured(answer), labels, removed, dropped, hidden })
     }
@@ -281,12 +283,13 @@ async fn remove(
     mut answer: Value,
     removed: &[Removal],
     lane: &Lane,
+    client: &ClientName,
 ) -> Result<Value, OutputError> {
     let labels: BTreeSet<&Label> = removed.iter().map(|removal| &removal.label).collect();
     if let Err(label) = checked.shape.remove(&mut answer, &labels) {
         return Err(OutputError::Forbidden { label });
     }
-    match lane.check(&checked.published, answer, |answer| answer).await? {
+    match lane.check(client, &checked.published, answer, |answer| answer).await? {
         (answer, None) => Ok(answer),
         (_, Some(Mismatch { at, rule, .. })) => {
             let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");

@@ -10,6 +10,7 @@ mod graph;
 mod lane;
 mod lint;
 mod pattern;
+mod share;
 
 use std::{
     collections::HashMap,
@@ -22,7 +23,7 @@ use serde_json::{Map, Value};
 use crate::{
     call::{Arguments, Facts, Passed, Refusal, Stage},
     hygiene::{Findings, Hidden, clean_value, inspect_value},
-    limits::Metered,
+    limits::{Metered, whole_seconds},
     manifest::{TextRule, ToolName},
 };
 
@@ -117,6 +118,7 @@ impl Refusal for SchemaError {
             Self::Mismatch { .. } => "arguments",
             Self::Unchecked(Unchecked::TooCostly) => "schema_too_costly",
             Self::Unchecked(Unchecked::Busy) => "schema_busy",
+            Self::Unchecked(Unchecked::Share { .. }) => "schema_share",
             Self::Unchecked(Unchecked::Broken) => "schema_broken",
             Self::Hidden(hidden) => hidden.code(),
             Self::NotCompiled { .. } => "not_compiled",
@@ -137,6 +139,10 @@ impl Refusal for SchemaError {
             Self::Unchecked(Unchecked::Busy) => {
                 "too many costly calls at once: try again later, or with smaller arguments".into()
             }
+            Self::Unchecked(Unchecked::Share { retry }) => format!(
+                "rate limited: these arguments are costly to check; come back in {} s, or with smaller ones",
+                whole_seconds(*retry)
+            ),
             Self::Unchecked(Unchecked::Broken) | Self::NotCompiled { .. } => "temporarily unavailable".into(),
         }
     }
@@ -160,8 +166,12 @@ impl Schemas {
     /// The first rule that fails, and where; or that the check would cost too much.
     pub async fn validate(&self, metered: Metered, lane: &Lane) -> Result<Validated, SchemaError> {
         let schema = self.of(&metered)?;
+        let client = Arc::clone(metered.caller().client());
         let validated = Validated::read(metered)?;
-        judge(lane.check(schema, validated, |validated| validated.arguments().as_value()).await?)
+        judge(
+            lane.check(client.name(), schema, validated, |validated| validated.arguments().as_value())
+                .await?,
+        )
     }
 
     /// Checks the arguments of a call here, however long it takes within the hard bound: for rehearsals,

@@ -8,13 +8,14 @@ use std::{
         mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::{CompiledSchema, Mismatch};
+use super::{CompiledSchema, Mismatch, share::Shares};
+use crate::manifest::ClientName;
 
 /// Up to this bound, at most about 0.4 ms, a validation runs where it is: larger ones would hold up the
 /// other calls of the same worker. An ordinary call with a page of text takes less than half of it.
@@ -41,6 +42,12 @@ pub enum Unchecked {
     /// Too many costly validations wait.
     #[error("too many costly validations at once")]
     Busy,
+    /// The client has had more than its share of costly validations.
+    #[error("the client's costly validations have taken their share of the time")]
+    Share {
+        /// When the next one is accepted.
+        retry: Duration,
+    },
     /// The validation panicked.
     #[error("the validation panicked")]
     Broken,
@@ -56,6 +63,7 @@ type Answer = Box<dyn FnOnce() + Send>;
 pub struct Lane {
     /// None where the thread could not be started: then costly validations are always denied.
     jobs: Option<SyncSender<Job>>,
+    shares: Shares,
 }
 
 impl Lane {
@@ -71,21 +79,22 @@ impl Lane {
             .spawn(move || work(&waiting, &answers))
             .and_then(|_| waker.spawn(move || made.iter().for_each(|answer| answer())));
         match started {
-            Ok(_) => Self { jobs: Some(jobs) },
+            Ok(_) => Self { jobs: Some(jobs), shares: Shares::default() },
             Err(error) => {
                 tracing::error!(%error, "no thread for costly validations: they are denied");
-                Self { jobs: None }
+                Self { jobs: None, shares: Shares::default() }
             }
         }
     }
 
     /// Validates the value that `view` finds in the subject, and hands the subject back: here where it
-    /// is cheap, else on the thread.
+    /// is cheap, else on the thread, at the client's expense.
     ///
     /// # Errors
     /// When the value is not validated; the subject is lost.
     pub async fn check<T: Send + 'static>(
         &self,
+        client: &ClientName,
         schema: &Arc<CompiledSchema>,
         subject: T,
         view: fn(&T) -> &Value,
@@ -98,6 +107,7 @@ impl Lane {
         if steps > STEPS_MAX {
             return Err(Unchecked::TooCostly);
         }
+        self.shares.lend(client, steps, Instant::now()).map_err(|retry| Unchecked::Share { retry })?;
         let schema = Arc::clone(schema);
         self.run(move || {
             let mismatch = schema.first_mismatch(view(&subject));
@@ -174,6 +184,10 @@ mod tests {
         Arc::new(super::super::compile(schema.as_object().unwrap()).unwrap())
     }
 
+    fn bot() -> ClientName {
+        ClientName::parse("bot").unwrap()
+    }
+
     fn nested(depth: usize) -> Value {
         (0..depth).fold(json!({}), |value, _| json!({ "c": value }))
     }
@@ -185,9 +199,9 @@ mod tests {
         assert!(estimate(2) <= IN_PLACE_STEPS_MAX);
         assert!((IN_PLACE_STEPS_MAX + 1..=STEPS_MAX).contains(&estimate(16)), "{}", estimate(16));
         for depth in [2, 16] {
-            assert_eq!(lane.check(&schema, nested(depth), |it| it).await.unwrap().1, None);
+            assert_eq!(lane.check(&bot(), &schema, nested(depth), |it| it).await.unwrap().1, None);
         }
-        assert_eq!(lane.check(&schema, nested(60), |it| it).await.unwrap_err(), Unchecked::TooCostly);
+        assert_eq!(lane.check(&bot(), &schema, nested(60), |it| it).await.unwrap_err(), Unchecked::TooCostly);
     }
 
     #[test]
@@ -232,12 +246,12 @@ mod tests {
         let waiting: Vec<_> = (0..QUEUE_MAX)
             .map(|_| {
                 let (lane, schema) = (Arc::clone(&lane), Arc::clone(&schema));
-                tokio::spawn(async move { lane.check(&schema, nested(16), |it| it).await })
+                tokio::spawn(async move { lane.check(&bot(), &schema, nested(16), |it| it).await })
             })
             .collect();
         tokio::task::yield_now().await;
-        assert_eq!(lane.check(&schema, nested(16), |it| it).await.unwrap_err(), Unchecked::Busy);
-        assert_eq!(lane.check(&schema, nested(2), |it| it).await.unwrap().1, None);
+        assert_eq!(lane.check(&bot(), &schema, nested(16), |it| it).await.unwrap_err(), Unchecked::Busy);
+        assert_eq!(lane.check(&bot(), &schema, nested(2), |it| it).await.unwrap().1, None);
         release.send(()).unwrap();
         holder.await.unwrap().unwrap();
         for job in waiting {
