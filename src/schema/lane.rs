@@ -107,19 +107,20 @@ impl Lane {
         if steps > STEPS_MAX {
             return Err(Unchecked::TooCostly);
         }
-        self.shares.lend(client, steps, Instant::now()).map_err(|retry| Unchecked::Share { retry })?;
+        self.shares.admit(client, Instant::now()).map_err(|retry| Unchecked::Share { retry })?;
         let schema = Arc::clone(schema);
-        self.run(move || {
+        let verdict = self.queue(move || {
             let mismatch = schema.first_mismatch(view(&subject));
             (subject, mismatch)
-        })
-        .await
+        })?;
+        self.shares.charge(client, steps, Instant::now());
+        wait(verdict).await
     }
 
-    async fn run<T: Send + 'static>(
+    fn queue<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Unchecked> {
+    ) -> Result<oneshot::Receiver<Result<T, Unchecked>>, Unchecked> {
         let (answer, verdict) = oneshot::channel();
         let job: Job = Box::new(move || {
             if answer.is_closed() {
@@ -131,10 +132,14 @@ impl Lane {
         });
         let jobs = self.jobs.as_ref().ok_or(Unchecked::Busy)?;
         jobs.try_send(job).map_err(|_| Unchecked::Busy)?;
-        match tokio::time::timeout(WAIT_MAX, verdict).await {
-            Ok(verdict) => verdict.unwrap_or(Err(Unchecked::Broken)),
-            Err(_) => Err(Unchecked::Busy),
-        }
+        Ok(verdict)
+    }
+}
+
+async fn wait<T>(verdict: oneshot::Receiver<Result<T, Unchecked>>) -> Result<T, Unchecked> {
+    match tokio::time::timeout(WAIT_MAX, verdict).await {
+        Ok(verdict) => verdict.unwrap_or(Err(Unchecked::Broken)),
+        Err(_) => Err(Unchecked::Busy),
     }
 }
 
@@ -184,8 +189,8 @@ mod tests {
         Arc::new(super::super::compile(schema.as_object().unwrap()).unwrap())
     }
 
-    fn bot() -> ClientName {
-        ClientName::parse("bot").unwrap()
+    fn client(name: &str) -> ClientName {
+        ClientName::parse(name).unwrap()
     }
 
     fn nested(depth: usize) -> Value {
@@ -199,9 +204,12 @@ mod tests {
         assert!(estimate(2) <= IN_PLACE_STEPS_MAX);
         assert!((IN_PLACE_STEPS_MAX + 1..=STEPS_MAX).contains(&estimate(16)), "{}", estimate(16));
         for depth in [2, 16] {
-            assert_eq!(lane.check(&bot(), &schema, nested(depth), |it| it).await.unwrap().1, None);
+            assert_eq!(lane.check(&client("bot"), &schema, nested(depth), |it| it).await.unwrap().1, None);
         }
-        assert_eq!(lane.check(&bot(), &schema, nested(60), |it| it).await.unwrap_err(), Unchecked::TooCostly);
+        assert_eq!(
+            lane.check(&client("bot"), &schema, nested(60), |it| it).await.unwrap_err(),
+            Unchecked::TooCostly
+        );
     }
 
     #[test]
@@ -235,23 +243,27 @@ mod tests {
         let holder = tokio::spawn({
             let lane = Arc::clone(&lane);
             async move {
-                lane.run(move || {
+                let held = lane.queue(move || {
                     started.send(()).unwrap();
                     blocked.recv().unwrap();
-                })
-                .await
+                });
+                wait(held.unwrap()).await
             }
         });
         tokio::task::spawn_blocking(move || running.recv().unwrap()).await.unwrap();
         let waiting: Vec<_> = (0..QUEUE_MAX)
-            .map(|_| {
+            .map(|at| {
                 let (lane, schema) = (Arc::clone(&lane), Arc::clone(&schema));
-                tokio::spawn(async move { lane.check(&bot(), &schema, nested(16), |it| it).await })
+                let client = client(&format!("waiting-{at}"));
+                tokio::spawn(async move { lane.check(&client, &schema, nested(16), |it| it).await })
             })
             .collect();
         tokio::task::yield_now().await;
-        assert_eq!(lane.check(&bot(), &schema, nested(16), |it| it).await.unwrap_err(), Unchecked::Busy);
-        assert_eq!(lane.check(&bot(), &schema, nested(2), |it| it).await.unwrap().1, None);
+        assert_eq!(
+            lane.check(&client("bot"), &schema, nested(16), |it| it).await.unwrap_err(),
+            Unchecked::Busy
+        );
+        assert_eq!(lane.check(&client("bot"), &schema, nested(2), |it| it).await.unwrap().1, None);
         release.send(()).unwrap();
         holder.await.unwrap().unwrap();
         for job in waiting {
@@ -262,8 +274,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_a_denial_and_the_lane_goes_on() {
         let lane = Lane::start();
-        assert_eq!(lane.run(|| panic!("planted")).await, Err::<(), _>(Unchecked::Broken));
-        assert_eq!(lane.run(|| 7).await, Ok(7));
+        assert_eq!(wait(lane.queue(|| panic!("planted")).unwrap()).await, Err::<(), _>(Unchecked::Broken));
+        assert_eq!(wait(lane.queue(|| 7).unwrap()).await, Ok(7));
     }
 
     #[cfg(target_os = "linux")]

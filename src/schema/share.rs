@@ -27,22 +27,24 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Lends a client the time for this many steps, or says when to come back.
+    /// May this client have something costly done?
     ///
     /// # Errors
     /// When it owes too much: how long to wait.
-    pub(super) fn lend(&self, client: &ClientName, steps: u64, now: Instant) -> Result<(), Duration> {
-        let cost = Duration::from_nanos(steps.saturating_mul(STEP_NANOS)).saturating_mul(PARTS);
+    pub(super) fn admit(&self, client: &ClientName, now: Instant) -> Result<(), Duration> {
+        let clear_at = self.clear_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let owed = clear_at.get(client).map_or(Duration::ZERO, |at| at.duration_since(now));
+        if owed > OWED_MAX { Err(owed.saturating_sub(OWED_MAX)) } else { Ok(()) }
+    }
+
+    /// Puts the price of so many steps on a client's debt.
+    pub(super) fn charge(&self, client: &ClientName, steps: u64, now: Instant) {
+        let price = Duration::from_nanos(steps.saturating_mul(STEP_NANOS)).saturating_mul(PARTS);
         let mut clear_at = self.clear_at.lock().unwrap_or_else(PoisonError::into_inner);
         clear_at.retain(|_, at| *at > now);
-        let owed = clear_at.get(client).map_or(Duration::ZERO, |at| at.duration_since(now));
-        if owed > OWED_MAX {
-            return Err(owed.saturating_sub(OWED_MAX));
-        }
-        // A sum that no clock can hold would be a debt for ever; such a validation is never lent for.
-        let at = now.checked_add(owed.saturating_add(cost)).ok_or(Duration::MAX)?;
-        clear_at.insert(client.clone(), at);
-        Ok(())
+        let at = clear_at.entry(client.clone()).or_insert(now);
+        // What is priced has a bound far below what a clock can hold.
+        *at = at.checked_add(price).unwrap_or(*at);
     }
 }
 
@@ -60,21 +62,21 @@ mod tests {
     fn a_client_in_debt_comes_back_when_it_is_told_to_and_others_do_not_wait() {
         let (shares, now) = (Shares::default(), Instant::now());
         let (greedy, other) = (client("greedy"), client("other"));
-        shares.lend(&greedy, 400 * MILLISECOND, now).unwrap();
-        let wait = shares.lend(&greedy, MILLISECOND, now).unwrap_err();
+        shares.charge(&greedy, 400 * MILLISECOND, now);
+        let wait = shares.admit(&greedy, now).unwrap_err();
         assert_eq!(wait, Duration::from_secs(6));
-        shares.lend(&other, MILLISECOND, now).unwrap();
-        shares.lend(&greedy, MILLISECOND, now + wait - Duration::from_millis(1)).unwrap_err();
-        shares.lend(&greedy, MILLISECOND, now + wait).unwrap();
+        shares.admit(&other, now).unwrap();
+        shares.admit(&greedy, now + wait - Duration::from_millis(1)).unwrap_err();
+        shares.admit(&greedy, now + wait).unwrap();
     }
 
     #[test]
     fn in_the_long_run_a_client_gets_its_part_and_no_more() {
         let (shares, start) = (Shares::default(), Instant::now());
         let lent = (0..600_000_u64)
-            .filter(|at| {
-                shares.lend(&client("greedy"), 5 * MILLISECOND, start + Duration::from_millis(*at)).is_ok()
-            })
+            .map(|at| start + Duration::from_millis(at))
+            .filter(|now| shares.admit(&client("greedy"), *now).is_ok())
+            .map(|now| shares.charge(&client("greedy"), 5 * MILLISECOND, now))
             .count();
         // Ten minutes: a twentieth is 30 s, in pieces of 5 ms, and 100 ms more at the start.
         assert!((6_000..=6_021).contains(&lent), "{lent}");
@@ -84,9 +86,9 @@ mod tests {
     fn who_owes_nothing_is_not_kept() {
         let (shares, now) = (Shares::default(), Instant::now());
         for at in 0..100 {
-            shares.lend(&client(&format!("c{at}")), MILLISECOND, now).unwrap();
+            shares.charge(&client(&format!("c{at}")), MILLISECOND, now);
         }
-        shares.lend(&client("last"), MILLISECOND, now + Duration::from_secs(1)).unwrap();
+        shares.charge(&client("last"), MILLISECOND, now + Duration::from_secs(1));
         assert_eq!(shares.clear_at.lock().unwrap().len(), 1);
     }
 }
