@@ -1,5 +1,5 @@
 //! What one client's costly calls do to another client's ordinary ones: over HTTP, with the program itself as
-//! its own process, and a backend on loopback. Rounds of each kind alternate, in an order that changes, so
+//! its own process, and a backend on loopback. Rounds of each kind alternate, in an order that rotates, so
 //! that what else the machine does falls on all of them. The first kind is the floor, and the second is the
 //! first once more: how far it is from the floor is how far a figure can be trusted.
 //!
@@ -9,8 +9,8 @@
 #![allow(
     missing_docs,
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a benchmark that cannot go on shall say where, and prints what it found"
 )]
@@ -47,6 +47,9 @@ const HARD: &str = "^(a|b|ab|ba)*a(a|b){30}$";
 /// A pattern that takes so many steps for each byte that a long text is above the hard bound.
 const HARDER: &str = "[ab]{0,200}a[ab]{200}c";
 
+/// The secret in the keys of both clients.
+const SECRET: &str = "the-secret";
+
 /// How much is measured.
 struct Effort {
     repetitions: usize,
@@ -59,7 +62,7 @@ struct Kind {
     name: &'static str,
     /// The call that it makes again and again.
     call: Vec<u8>,
-    /// The ordinary client's latencies in µs, sorted, of each round.
+    /// The ordinary client's latencies in µs, of each round.
     rounds: Vec<Vec<f64>>,
     /// How the other client's calls ended.
     endings: BTreeMap<String, usize>,
@@ -70,27 +73,19 @@ fn main() {
     let gate = Gate::start(backend());
     let mut kinds = kinds(effort.long_bytes);
     gate.round(&kinds[0].call, effort.round); // the first calls of all connect to the backend
-    for repetition in 0..effort.repetitions {
-        for at in order(kinds.len(), repetition) {
+    let mut order: Vec<_> = (0..kinds.len()).collect();
+    for _ in 0..effort.repetitions {
+        for &at in &order {
             let kind = &mut kinds[at];
             let (latencies, endings) = gate.round(&kind.call, effort.round);
             kind.rounds.push(latencies);
-            for (ending, count) in endings {
-                *kind.endings.entry(ending).or_default() += count;
+            for ending in endings {
+                *kind.endings.entry(ending).or_default() += 1;
             }
         }
+        order.rotate_left(1);
     }
     report(&kinds);
-}
-
-/// The order of the kinds: there and back, and the next time from another one on.
-fn order(kinds: usize, repetition: usize) -> Vec<usize> {
-    let mut order: Vec<_> = (0..kinds).collect();
-    order.rotate_left(repetition / 2 % kinds);
-    if repetition % 2 == 1 {
-        order.reverse();
-    }
-    order
 }
 
 /// `cargo test` runs benchmarks too, to see that they run; only `cargo bench` says `--bench`.
@@ -103,11 +98,9 @@ fn effort() -> Effort {
 }
 
 fn kinds(long_bytes: usize) -> Vec<Kind> {
-    let kind = |name, tool, length| Kind {
-        name,
-        call: call("mallory", tool, &text(length)),
-        rounds: Vec::new(),
-        endings: BTreeMap::new(),
+    let kind = |name, tool, length| {
+        let call = call("mallory", tool, &text(length));
+        Kind { name, call, rounds: Vec::new(), endings: BTreeMap::new() }
     };
     vec![
         kind("ordinary", "ordinary", 40),
@@ -123,10 +116,9 @@ fn kinds(long_bytes: usize) -> Vec<Kind> {
 /// only few rounds have.
 fn report(kinds: &[Kind]) {
     let figures = |kind: &Kind| {
-        let over_rounds = |part| middle(kind.rounds.iter().map(|round| percentile(round, part)).collect());
-        let mut pooled = kind.rounds.concat();
-        pooled.sort_by(f64::total_cmp);
-        [over_rounds(50), over_rounds(99), percentile(&pooled, 99)]
+        let middle =
+            |part| percentile(kind.rounds.iter().map(|round| percentile(round.clone(), part)).collect(), 50);
+        [middle(50), middle(99), percentile(kind.rounds.concat(), 99)]
     };
     let floor = figures(&kinds[0]);
     println!("the other client             p50 µs              p99 µs       pooled p99 µs   its calls");
@@ -141,13 +133,9 @@ fn report(kinds: &[Kind]) {
     }
 }
 
-fn middle(mut values: Vec<f64>) -> f64 {
+fn percentile(mut values: Vec<f64>, part: usize) -> f64 {
     values.sort_by(f64::total_cmp);
-    percentile(&values, 50)
-}
-
-fn percentile(sorted: &[f64], part: usize) -> f64 {
-    sorted[sorted.len() * part / 100]
+    values[values.len() * part / 100]
 }
 
 /// The program, serving a project until it is dropped.
@@ -172,18 +160,16 @@ impl Gate {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let mut said = Vec::new();
         let address = lines.find_map(|line| {
-            let address =
-                line.split_once("http://").and_then(|(_, rest)| rest.split('/').next()?.parse().ok());
             said.push(line);
-            address
+            said.last()?.split_once("http://")?.1.split('/').next()?.parse().ok()
         });
         let address = address.unwrap_or_else(|| panic!("it does not serve: {said:#?}"));
         thread::spawn(move || lines.for_each(drop)); // a full pipe would stop the gate
         Self { child, address, _folder: folder }
     }
 
-    /// One round: the ordinary client's latencies in µs, sorted, and how the other client's calls ended.
-    fn round(&self, hostile: &[u8], length: Duration) -> (Vec<f64>, BTreeMap<String, usize>) {
+    /// One round: the ordinary client's latencies in µs, and how the other client's calls ended.
+    fn round(&self, hostile: &[u8], length: Duration) -> (Vec<f64>, Vec<String>) {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let connections: Vec<_> =
@@ -191,37 +177,33 @@ impl Gate {
             thread::sleep(HEAD_START);
             let ordinary = scope.spawn(|| self.ordinary(length)).join();
             stop.store(true, Ordering::Relaxed);
-            let mut endings = BTreeMap::new();
-            for ending in connections.into_iter().flat_map(|connection| connection.join().unwrap()) {
-                *endings.entry(ending).or_default() += 1;
-            }
+            let endings = connections.into_iter().flat_map(|connection| connection.join().unwrap()).collect();
             (ordinary.unwrap(), endings)
         })
     }
 
     fn ordinary(&self, length: Duration) -> Vec<f64> {
         let call = call("victim", "ordinary", "abc");
-        let mut connection = Connection::open(self.address);
+        let mut connection = connect(self.address);
         let mut latencies = Vec::new();
-        let started = Instant::now();
-        let mut next = started;
-        while next < started + length {
+        let mut next = Instant::now();
+        let end = next + length;
+        while next < end {
             thread::sleep(next.saturating_duration_since(Instant::now()));
             next += PACE;
             let sent = Instant::now();
-            let answer = connection.call(&call);
+            let answer = answer(&mut connection, &call);
             latencies.push(sent.elapsed().as_secs_f64() * 1e6);
             assert_eq!(ending(&answer), "allowed");
         }
-        latencies.sort_by(f64::total_cmp);
         latencies
     }
 
     fn flood(&self, call: &[u8], stop: &AtomicBool) -> Vec<String> {
-        let mut connection = Connection::open(self.address);
+        let mut connection = connect(self.address);
         let mut endings = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            endings.push(ending(&connection.call(call)));
+            endings.push(ending(&answer(&mut connection, call)));
             thread::sleep(HOSTILE_PACE);
         }
         endings
@@ -235,24 +217,22 @@ impl Drop for Gate {
     }
 }
 
-/// A connection that makes one call after the other, with nothing between the measurement and the socket.
-struct Connection(BufReader<TcpStream>);
+/// A connection that makes one call after the other.
+type Connection = BufReader<TcpStream>;
 
-impl Connection {
-    fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self(BufReader::new(stream))
-    }
+fn connect(address: SocketAddr) -> Connection {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    BufReader::new(stream)
+}
 
-    fn call(&mut self, request: &[u8]) -> Vec<u8> {
-        self.0.get_mut().write_all(request).unwrap();
-        read_message(&mut self.0).expect("an answer")
-    }
+fn answer(connection: &mut Connection, request: &[u8]) -> Vec<u8> {
+    connection.get_mut().write_all(request).unwrap();
+    read_message(connection).unwrap()
 }
 
 /// Reads the head of a message, and hands back its body; none where the connection has ended.
-fn read_message(stream: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
+fn read_message(stream: &mut Connection) -> Option<Vec<u8>> {
     let (mut body, mut line) = (Vec::new(), String::new());
     loop {
         line.clear();
@@ -283,9 +263,9 @@ fn ending(answer: &[u8]) -> String {
 fn call(client: &str, tool: &str, text: &str) -> Vec<u8> {
     let params = json!({ "name": tool, "arguments": { "text": text } });
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string();
-    let (key, length) = (format!("cg_{client}_{}", secret(client)), body.len());
+    let length = body.len();
     format!(
-        "POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\
+        "POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer cg_{client}_{SECRET}\r\n\
          Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n\
          MCP-Protocol-Version: 2025-11-25\r\nContent-Length: {length}\r\n\r\n{body}"
     )
@@ -304,10 +284,6 @@ fn text(length: usize) -> String {
         (0..count).map(letter).collect::<String>()
     };
     format!("{}a{}", letters(length - 31), letters(30))
-}
-
-fn secret(client: &str) -> String {
-    format!("the-secret-of-{client}")
 }
 
 /// A backend that gives the same answer to every request.
@@ -347,12 +323,13 @@ fn write_project(folder: &Path, backend: SocketAddr) {
         })
     };
     let client = |name: &str| {
-        let sha256 = hex::encode(Sha256::digest(secret(name)));
+        let sha256 = hex::encode(Sha256::digest(SECRET));
         json!({
             "owner": "benchmarks", "tools": ["*"], "limits": { "rate": "100000/s" },
             "keys": [{ "id": name, "sha256": sha256, "expires": "2099-01-01" }]
         })
     };
+    let clients = json!({ "victim": client("victim"), "mallory": client("mallory") });
     let api = json!({ "url": format!("http://{backend}/"), "egress": { "loopback": true } });
     let server = json!({ "listen": { "http": { "address": "127.0.0.1:0" } }, "services": { "api": api } });
     let matching = |pattern: &str| json!({ "type": "string", "maxLength": 50_000, "pattern": pattern });
@@ -364,10 +341,7 @@ fn write_project(folder: &Path, backend: SocketAddr) {
         ("tools/large.yaml", tool("large", json!({ "type": "string", "maxLength": 50_000 }))),
         ("tools/hard.yaml", tool("hard", matching(HARD))),
         ("tools/harder.yaml", tool("harder", matching(HARDER))),
-        (
-            "policies/clients.yaml",
-            json!({ "clients": { "victim": client("victim"), "mallory": client("mallory") } }),
-        ),
+        ("policies/clients.yaml", json!({ "clients": clients })),
         ("policies/tools.yaml", json!({ "unlisted": "trust-claims" })),
     ] {
         fs::write(folder.join(file), content.to_string()).unwrap();
