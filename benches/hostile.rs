@@ -42,7 +42,7 @@ const HEAD_START: Duration = Duration::from_millis(150);
 const LONG_BYTES: usize = 20_000;
 /// A text that costs just less than what would go to the thread for costly validations.
 const SHORT_BYTES: usize = 68;
-/// A pattern that takes some 2 µs for each byte.
+/// A pattern that takes about 1 µs for each byte.
 const HARD: &str = "^(a|b|ab|ba)*a(a|b){30}$";
 /// A pattern that takes so many steps for each byte that a long text is above the hard bound.
 const HARDER: &str = "[ab]{0,200}a[ab]{200}c";
@@ -298,9 +298,7 @@ fn backend() -> SocketAddr {
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n";
                 let answer = format!("{head}{{\"id\":\"1\"}}");
                 while read_message(&mut stream).is_some() {
-                    if stream.get_mut().write_all(answer.as_bytes()).is_err() {
-                        return; // the gate has hung up
-                    }
+                    stream.get_mut().write_all(answer.as_bytes()).unwrap();
                 }
             });
         }
