@@ -4,7 +4,8 @@
 //! first once more: how far it is from the floor is how far a figure can be trusted.
 //!
 //! Run: `cargo bench --bench hostile`, on a machine that has little else to do; it takes five minutes. More
-//! repetitions than ten: `cargo bench --bench hostile -- 30`.
+//! repetitions than ten: `cargo bench --bench hostile -- 30`. What is due to the disk, where the record is
+//! written: the same with `TMPDIR=/dev/shm`, which is memory.
 
 #![allow(
     missing_docs,
