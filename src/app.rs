@@ -3,11 +3,12 @@
 use std::{path::Path, sync::Arc};
 
 use crate::{
-    audit::{Audit, LogError},
+    audit::{Audit, Keys, LogError},
     backend::Backends,
+    credential::{CredentialError, read_secret},
     egress::{Egress, EgressError, Registered},
     gateway::Gateway,
-    manifest::Problem,
+    manifest::{Problem, RecordSpec, SecretRef},
     release::Project,
     rules::Secrets,
     runs::Runs,
@@ -26,6 +27,9 @@ pub enum OpenError {
     /// Its log cannot be written.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// A secret of the record cannot be read.
+    #[error("the record's key: {0}")]
+    Secret(#[from] CredentialError),
     /// Connections cannot be made.
     #[error(transparent)]
     Egress(#[from] EgressError),
@@ -57,8 +61,10 @@ impl App {
         };
         let folder = StateFolder::prepare(&state)?;
         let runs = Runs::new(Store::open(&folder).await?);
-        let audit = Audit::open(&folder, kind, &rules.digest)?;
         let server = project.files.as_ref().map(|files| &files.server.1);
+        let record = server.map(|server| server.record.clone()).unwrap_or_default();
+        let keys = keys(&record, project.base())?;
+        let audit = Audit::open(&folder, kind, &rules.digest, &record, &keys)?;
         let egress = Egress::new(server.and_then(|server| server.dns.as_ref()))?;
         // Another process of this project may serve there, while this one speaks over stdio.
         let listener = server.map(|server| server.listen.http.address).filter(|address| address.port() != 0);
@@ -66,6 +72,19 @@ impl App {
         let gateway = Gateway::new(rules, runs, audit, Backends::new(egress));
         Ok(Self { gateway: Arc::new(gateway), project, warnings: problems, _listener: listener })
     }
+}
+
+/// The record's secrets, read from where the operator says they are.
+fn keys(record: &RecordSpec, base: &Path) -> Result<Keys, CredentialError> {
+    let read = |reference: &Option<SecretRef>| {
+        reference.as_ref().map(|reference| read_secret(reference, base)).transpose()
+    };
+    Ok(Keys {
+        origin: record.origin.clone(),
+        checkpoint: read(&record.key)?,
+        previous: record.previous_keys.clone(),
+        bodies: read(&record.bodies.key)?,
+    })
 }
 
 #[cfg(test)]
@@ -76,7 +95,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::{identity::NewKey, manifest::HttpListener, transport::HttpServer};
+    use crate::{audit::reader::logs, identity::NewKey, manifest::HttpListener, transport::HttpServer};
 
     const SERVER: &str = "services: { s: { url: \"http://127.0.0.1:1/\", egress: { loopback: true } } }\n";
     const TOOL: &str = "tool: t.write
@@ -137,8 +156,12 @@ backend: { http: { service: s, method: POST, path: / } }
         stop.cancel();
         serving.await.unwrap().unwrap();
         app.gateway.audit().close();
-        let log = fs::read_to_string(folder.path().join("state/audit/serve-0/log.jsonl")).unwrap();
-        let records: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let logs = logs(&folder.path().join("state")).unwrap();
+        let records: Vec<Value> = logs[0]
+            .records(0)
+            .unwrap()
+            .map(|found| serde_json::from_slice(&found.unwrap().bytes).unwrap())
+            .collect();
         let shown: Vec<(&str, &str)> = records
             .iter()
             .map(|record| (record["record"].as_str().unwrap(), record["code"].as_str().unwrap_or("")))

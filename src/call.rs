@@ -1,6 +1,8 @@
 //! The shared nouns: a call, how it ended, and the trail it leaves.
 
 mod facts;
+mod salt;
+mod trace;
 mod trail;
 
 use std::{fmt, net::IpAddr, sync::LazyLock};
@@ -13,7 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::manifest::ClientName;
 
-pub use facts::{AnswerFacts, CallerFacts, DecisionFacts, DecisionVerdict, Facts, PolicyFact, ToolFacts};
+pub use facts::{
+    AnswerFacts, CallerFacts, DecisionFacts, DecisionVerdict, Facts, HiddenFacts, PolicyFact, ToolFacts,
+};
+pub use salt::Salt;
+pub use trace::TraceId;
 pub use trail::{Passed, Refusal, StageNote, Trail};
 
 /// One request of a client: what it asks for, and what it shows to prove who it is.
@@ -27,6 +33,8 @@ pub struct Call {
     pub proof: Proof,
     /// Where it came from.
     pub origin: Origin,
+    /// The trace it belongs to, where the client names one.
+    pub trace: Option<TraceId>,
     /// When it arrived.
     pub received: Timestamp,
     /// Cancelled when the caller no longer waits.
@@ -38,7 +46,14 @@ impl Call {
     #[must_use]
     pub fn now(kind: CallKind, proof: Proof, origin: Origin, cancel: CancellationToken) -> Self {
         let received = Timestamp::now();
-        Self { id: CallId::random(received), kind, proof, origin, received, cancel }
+        Self { id: CallId::random(received), kind, proof, origin, trace: None, received, cancel }
+    }
+
+    /// The same call, of the trace that a `traceparent` names.
+    #[must_use]
+    pub fn traced(mut self, traceparent: Option<&str>) -> Self {
+        self.trace = traceparent.and_then(TraceId::of_traceparent);
+        self
     }
 }
 
@@ -191,6 +206,14 @@ impl CallId {
         // Without random bytes an id is still unique within its millisecond's log.
         let _ = aws_lc_rs::rand::fill(&mut random);
         Self::new(now, random)
+    }
+}
+
+impl CallId {
+    /// The id as a number.
+    #[must_use]
+    pub const fn number(self) -> u128 {
+        u128::from_be_bytes(self.0)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Listing and calling ask the same question, so what is listed is what may be
 //! called (or what a step-up may unlock).
 
+mod mirrored;
 mod published;
 mod tool;
 
@@ -20,6 +21,7 @@ use crate::{
     manifest::{ClientName, Place, Problem, Scope, Source, ToolName, join_pointer},
 };
 
+pub use mirrored::{Mirrored, mirrored};
 pub use published::{LABEL_KEYWORD, labels_of, without_labelled_requirements};
 pub use tool::{Tool, definition_digest};
 

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 mod accept;
+mod audit;
 mod call;
 mod check;
 mod demo;
@@ -61,6 +62,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Show what changed in a tool since it was accepted, and accept it.
     Accept(accept::Arguments),
+    /// Look at what is on record, and prove it.
+    Audit(audit::Arguments),
     /// Write a small working project.
     Init(init::Arguments),
     /// Print completions for a shell.
@@ -100,6 +103,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Call(arguments) => call::run(&printer, &cli.config, arguments).await,
         Command::Explain(arguments) => explain::run(&printer, &cli.config, arguments),
         Command::Accept(arguments) => accept::run(&printer, &cli.config, &arguments),
+        Command::Audit(arguments) => audit::run(&printer, &cli.config, arguments).await,
         Command::Init(arguments) => init::run(&printer, &arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "callgate", &mut io::stdout());

@@ -15,6 +15,8 @@ use std::{
     sync::Arc,
 };
 
+use secrecy::SecretString;
+
 use crate::manifest::{CredentialName, CredentialSpec, SecretRef, ServiceName, ToolName};
 use lease::Presentation;
 
@@ -117,6 +119,14 @@ pub enum CredentialError {
         /// The only service that it may be sent to.
         belongs_to: ServiceName,
     },
+}
+
+/// Reads a secret that is no credential; a file is relative to `base_dir`.
+///
+/// # Errors
+/// When there is none, or others can read it.
+pub fn read_secret(reference: &SecretRef, base_dir: &Path) -> Result<SecretString, CredentialError> {
+    secret::read(reference, base_dir, &|variable| std::env::var_os(variable))
 }
 
 impl Credentials {

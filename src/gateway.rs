@@ -50,7 +50,6 @@ use std::{
 use arc_swap::ArcSwap;
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::{
     approval::Approvals,
@@ -156,8 +155,9 @@ impl Gateway {
 
     /// Puts the outcome on record, and only then makes a reply of it.
     async fn seal(&self, mut trail: Trail, outcome: Result<Released, CallError>) -> Reply {
-        if let Some(value) = released_value(&outcome) {
-            trail.facts.result_digest = Some(self.audit.digest(&trail, value));
+        if let Ok(released) = &outcome {
+            let (Content::Structured(value) | Content::Unchecked(value)) = released.content();
+            self.audit.note_result(&mut trail, value, released.tool().manifest().record);
         }
         if let Err(CallError::Identity(refusal)) = &outcome
             && trail.facts.caller.is_none()
@@ -167,7 +167,7 @@ impl Gateway {
         }
         let ending = ending(&outcome);
         log(&trail, &ending);
-        match self.audit.seal(&trail, ending).await {
+        match self.audit.seal(&trail, &ending).await {
             Ok(_receipt) => Reply::new(&trail, outcome),
             Err(error) => Reply::unrecorded(&trail, &error), // carries no answer
         }
@@ -247,6 +247,14 @@ impl Gateway {
         self.rules.load().catalog.visible(caller.client(), name).cloned()
     }
 
+    /// Can calls be taken?
+    ///
+    /// # Errors
+    /// When nothing can be put on record: why, in a line.
+    pub fn ready(&self) -> Result<(), &'static str> {
+        self.audit.ready()
+    }
+
     /// The release in force.
     #[must_use]
     pub fn rules(&self) -> Arc<Rules> {
@@ -286,12 +294,6 @@ pub fn rehearse(
 /// Whether the call may have left when its trail ends here: it was on record to leave.
 fn trail_left(trail: &Trail) -> bool {
     trail.stages.iter().any(|note| note.stage == Stage::Audit && note.verdict == "passed")
-}
-
-fn released_value(outcome: &Result<Released, CallError>) -> Option<&Value> {
-    match outcome.as_ref().ok()?.content() {
-        Content::Structured(value) | Content::Unchecked(value) => Some(value),
-    }
 }
 
 fn ending(outcome: &Result<Released, CallError>) -> Ending {

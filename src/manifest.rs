@@ -10,6 +10,7 @@ mod listener;
 mod names;
 mod path;
 mod problem;
+mod record;
 mod server;
 mod tool;
 mod units;
@@ -26,6 +27,7 @@ pub use names::{
 };
 pub use path::{PathError, PathTemplate, Segment};
 pub use problem::{Place, Problem, Severity, Source, join_pointer};
+pub use record::{BodiesSpec, LogOrigin, RecordSpec, ToolRecord, WitnessSpec};
 pub use server::{
     BaseUrl, CredentialKind, CredentialSpec, Listen, SecretRef, ServerFile, ServiceSpec, StdioListener,
 };
@@ -33,5 +35,5 @@ pub use tool::{
     BackendSpec, Binding, Deliberate, Effects, Example, HttpBackend, HttpMethod, Reach, TextRule, TextRules,
     ToolLimits, ToolManifest, Undo, Yields,
 };
-pub use units::{ByteSize, Rate, TimeSpan, UnitError};
+pub use units::{Age, ByteSize, Rate, TimeSpan, UnitError};
 pub use yaml::{Positions, position, read, read_value};

@@ -54,6 +54,12 @@ impl Project {
         (rules.filter(|_| whole), problems)
     }
 
+    /// The folder of `callgate.yaml`, which the paths in it are relative to.
+    #[must_use]
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// The state folder.
     #[must_use]
     pub fn state(&self) -> Option<PathBuf> {

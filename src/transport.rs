@@ -2,6 +2,7 @@
 
 mod front;
 mod headers;
+mod health;
 mod host;
 mod http;
 mod lines;

@@ -1,13 +1,25 @@
 //! A log on disk: a folder of its own, claimed by one process at a time.
 
 use std::{
+    borrow::Cow,
     fmt,
     fs::{self, File, TryLockError},
-    io::{self, Read as _, Seek as _, SeekFrom},
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    WriteError,
+    disk::RealDisk,
+    key::KeyError,
+    recover::{Claim, RecoverError, Recovered, Seen, recover},
+    setup::Setup,
+    side::SideError,
+};
 
 /// Why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +32,44 @@ pub enum LogError {
         /// Why.
         source: io::Error,
     },
-    /// A line of the log is no record.
-    #[error("the log `{}` is damaged: its last complete line is no record", path.display())]
-    Damaged {
-        /// The log file.
+    /// What is there cannot be gone on with.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// Its first record cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The encrypted store beside it cannot be used.
+    #[error(transparent)]
+    Side(#[from] SideError),
+    /// A key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The file of a key does not hold one.
+    #[error("`{}`: {source}", path.display())]
+    KeyFile {
+        /// The file.
         path: PathBuf,
+        /// Why.
+        source: KeyError,
+    },
+    /// The key signs under another name than the logs.
+    #[error("the checkpoint key is named `{key}`, and the origin is `{origin}`: both name the same logs")]
+    KeyName {
+        /// The key's name.
+        key: String,
+        /// The logs' origin.
+        origin: String,
+    },
+    /// The key of the encrypted store is none.
+    #[error("the key of `bodies` is not 32 bytes in base64")]
+    BodiesKey,
+    /// The file of the origin holds none.
+    #[error("`{}`: {reason}", path.display())]
+    Origin {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// All slots are taken.
     #[error("all {slots} logs of kind `{kind}` are in use by other processes")]
@@ -34,6 +79,12 @@ pub enum LogError {
         /// How many there are.
         slots: u32,
     },
+}
+
+impl LogError {
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
 }
 
 /// The name of a log: its kind and its slot, `serve-0`.
@@ -47,85 +98,74 @@ impl fmt::Display for LogName {
     }
 }
 
-/// A claimed log, ready to be appended to.
+/// A log that is ours.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct Claimed {
     pub(super) name: LogName,
-    pub(super) file: File,
-    /// The number of the next record.
-    pub(super) next: u64,
-    /// How many bytes of an unfinished last line were cut off.
-    pub(super) cut: u64,
-    /// Holds the lock for as long as the log is open.
-    _lock: File,
+    pub(super) folder: PathBuf,
+    /// The name that it signs under.
+    pub(super) origin: String,
+    pub(super) recovered: Recovered<RealDisk>,
 }
 
 /// Processes of one kind that can share a state folder.
 const SLOTS_MAX: u32 = 256;
 
-/// The longest last line that is read to find the last record's number.
-const TAIL_BYTES_MAX: u64 = 1 << 20;
-
-impl Log {
-    /// Claims the first log of a kind that no other process holds.
-    pub(super) fn claim(folder: &Path, kind: &'static str) -> Result<Self, LogError> {
-        for slot in 0..SLOTS_MAX {
-            let name = LogName(format!("{kind}-{slot}"));
-            let folder = folder.join(&name.0);
-            if let Some(lock) = lock(&folder)? {
-                return Self::open(name, &folder, lock);
-            }
+/// Claims the first log of a kind that no other process holds, and mends what an interrupted one left.
+pub(super) fn claim(folder: &Path, kind: &'static str, setup: &Setup) -> Result<Claimed, LogError> {
+    for slot in 0..SLOTS_MAX {
+        let name = LogName(format!("{kind}-{slot}"));
+        let folder = folder.join(&name.0);
+        if let Some(lock) = lock(&folder)? {
+            let origin = format!("{}/{name}", setup.base);
+            let claim = Claim {
+                folder: &folder,
+                key: setup.signing.for_log(&origin)?,
+                known: &setup.previous,
+                boot: &boot(),
+                now_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
+            };
+            let recovered = recover(Arc::new(RealDisk), claim, &seen)?.holding(lock);
+            return Ok(Claimed { name, folder, origin, recovered });
         }
-        Err(LogError::Full { kind, slots: SLOTS_MAX })
     }
-
-    fn open(name: LogName, folder: &Path, lock: File) -> Result<Self, LogError> {
-        let path = folder.join("log.jsonl");
-        let failed = |source| LogError::Io { path: path.clone(), source };
-        let mut options = fs::OpenOptions::new();
-        options.read(true).append(true).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&path).map_err(failed)?;
-        // A file that was just made is not there after a power loss until its folder is synced.
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        let length = file.metadata().map_err(failed)?.len();
-        let tail_start = length.saturating_sub(TAIL_BYTES_MAX);
-        file.seek(SeekFrom::Start(tail_start)).map_err(failed)?;
-        let mut tail = Vec::new();
-        file.read_to_end(&mut tail).map_err(failed)?;
-        let complete = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-        let cut = u64::try_from(tail.len() - complete).unwrap_or(u64::MAX);
-        if complete == 0 && tail_start > 0 {
-            return Err(LogError::Damaged { path });
-        }
-        let next = match tail.get(..complete.saturating_sub(1)).filter(|lines| !lines.is_empty()) {
-            None => 0,
-            Some(lines) => {
-                let last = lines.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-                let last: Numbered =
-                    serde_json::from_slice(last).map_err(|_| LogError::Damaged { path: path.clone() })?;
-                last.seq + 1
-            }
-        };
-        if cut > 0 {
-            // Nobody was told that this record exists: its writer died before it was whole.
-            file.set_len(length - cut).map_err(failed)?;
-            file.sync_all().map_err(failed)?;
-        }
-        Ok(Self { name, file, next, cut, _lock: lock })
-    }
+    Err(LogError::Full { kind, slots: SLOTS_MAX })
 }
 
-#[derive(serde::Deserialize)]
-struct Numbered {
-    seq: u64,
+/// The kernel's name for the time since it was started. Where there is none, every start counts as one.
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| format!("unknown-{}", Timestamp::now()), |id| id.trim().to_owned())
+}
+
+/// What a record is, as far as recovery must know.
+fn seen(record: &[u8]) -> Seen {
+    #[derive(Deserialize)]
+    struct Peek<'a> {
+        #[serde(borrow)]
+        record: Cow<'a, str>,
+        #[serde(borrow)]
+        call: Option<PeekCall<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct PeekCall<'a> {
+        #[serde(borrow)]
+        id: Cow<'a, str>,
+    }
+    let Ok(Peek { record, call: Some(call) }) = serde_json::from_slice::<Peek<'_>>(record) else {
+        return Seen::Plain;
+    };
+    match (u128::from_str_radix(&call.id, 16), &*record) {
+        (Ok(call), "intent") => Seen::Intent(call),
+        (Ok(call), "outcome") => Seen::Outcome(call),
+        _ => Seen::Plain,
+    }
 }
 
 /// Locks a log's folder, unless another process has.
 fn lock(folder: &Path) -> Result<Option<File>, LogError> {
     let path = folder.join("lock");
-    let failed = |source| LogError::Io { path: path.clone(), source };
+    let failed = |source| LogError::io(&path, source);
     fs::create_dir_all(folder).map_err(failed)?;
     let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     match file.try_lock() {
@@ -138,38 +178,30 @@ fn lock(folder: &Path) -> Result<Option<File>, LogError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
+    use crate::audit::Keys;
 
     #[test]
     fn two_processes_never_share_a_log_and_a_slot_is_used_again() {
         let folder = tempfile::tempdir().unwrap();
-        let one = Log::claim(folder.path(), "stdio").unwrap();
-        let other = Log::claim(folder.path(), "stdio").unwrap();
-        assert_eq!((one.name.to_string().as_str(), other.name.to_string().as_str()), ("stdio-0", "stdio-1"));
+        let setup = Setup::open(folder.path(), &Keys::default()).unwrap();
+        let name = |claimed: &Claimed| claimed.name.to_string();
+        let one = claim(folder.path(), "stdio", &setup).unwrap();
+        let other = claim(folder.path(), "stdio", &setup).unwrap();
+        assert_eq!((name(&one).as_str(), name(&other).as_str()), ("stdio-0", "stdio-1"));
+        assert_eq!(one.origin, format!("{}/stdio-0", setup.base));
         drop(one);
-        assert_eq!(Log::claim(folder.path(), "stdio").unwrap().name.to_string(), "stdio-0");
+        assert_eq!(name(&claim(folder.path(), "stdio", &setup).unwrap()), "stdio-0");
     }
 
     #[test]
-    fn an_unfinished_line_is_cut_and_numbering_goes_on() {
-        let folder = tempfile::tempdir().unwrap();
-        Log::claim(folder.path(), "serve")
-            .unwrap()
-            .file
-            .write_all(b"{\"seq\":0}\n{\"seq\":1}\n{\"se")
-            .unwrap();
-        let log = Log::claim(folder.path(), "serve").unwrap();
-        assert_eq!((log.next, log.cut), (2, 4));
-        assert_eq!(
-            fs::read_to_string(folder.path().join("serve-0/log.jsonl")).unwrap(),
-            "{\"seq\":0}\n{\"seq\":1}\n"
-        );
-    }
-
-    #[test]
-    fn a_damaged_log_is_not_appended_to() {
-        let folder = tempfile::tempdir().unwrap();
-        Log::claim(folder.path(), "serve").unwrap().file.write_all(b"{\"seq\":0}\nxx\n").unwrap();
-        assert!(matches!(Log::claim(folder.path(), "serve"), Err(LogError::Damaged { .. })));
+    fn an_intent_and_its_outcome_are_of_one_call() {
+        let id = "0000000003e8ffffffffffffffffffff";
+        let record =
+            |kind: &str| format!(r#"{{"call":{{"id":"{id}","kind":"tool"}},"record":"{kind}","v":1}}"#);
+        let call = u128::from_str_radix(id, 16).unwrap();
+        assert_eq!(seen(record("intent").as_bytes()), Seen::Intent(call));
+        assert_eq!(seen(record("outcome").as_bytes()), Seen::Outcome(call));
+        assert_eq!(seen(br#"{"record":"start","v":1}"#), Seen::Plain);
+        assert_eq!(seen(b"no record"), Seen::Plain);
     }
 }

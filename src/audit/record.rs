@@ -1,133 +1,295 @@
-//! A record: one line of the log.
+//! A record: one leaf of the log, as canonical JSON (RFC 8785).
+//!
+//! It holds neither its number nor the name of its log: its place in the tree says both. Members are declared
+//! in the order of their names, so that they are written in canonical order without being sorted.
 
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
-use super::log::LogName;
-use crate::call::{CallId, Facts, Outcome, Stage, StageNote, Trail, Transport};
+use super::{WriteError, frame::RECORD_BYTES_MAX};
+use crate::call::{
+    AnswerFacts, CallId, CallerFacts, DecisionFacts, Facts, HiddenFacts, Outcome, Stage, StageNote,
+    ToolFacts, TraceId, Trail, Transport,
+};
+
+/// The version of the record's format.
+const VERSION: u32 = 1;
+/// How many names of a kind a record keeps that would be too long with all of them.
+const NAMES_MAX: usize = 32;
+/// How much of a sentence it then keeps.
+const DETAIL_CHARS_MAX: usize = 1_000;
 
 /// How a call ended, for its record.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Ending {
     /// The outcome.
     pub outcome: Outcome,
     /// The stage that refused or failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
     /// The refusal in one word.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<&'static str>,
     /// The refusal in a sentence.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
-/// What a record says, before the log gives it a number.
+impl Ending {
+    /// The end of a call whose intent came to be on record too late: it was refused meanwhile.
+    pub(super) fn abandoned() -> Self {
+        Self {
+            outcome: Outcome::Denied,
+            stage: Some(Stage::Audit),
+            code: Some("record_unavailable"),
+            detail: Some("the disk took too long to take the intent; nothing was sent".into()),
+        }
+    }
+}
+
+/// A head that another log of the same state folder has published.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct OtherHead {
+    pub(super) checkpoint: String,
+    pub(super) log: String,
+}
+
+/// What a record says.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) call: Option<CallPart>,
-    pub(super) body: Body,
-    pub(super) facts: Facts,
+pub(super) enum Body<'a> {
+    /// A process began to write the log.
+    Start {
+        release: &'a str,
+        /// Bytes of an unfinished record that were cut off.
+        cut: u64,
+        /// The public key that checkpoints are signed with from here on.
+        key: &'a str,
+    },
+    /// A call is about to leave.
+    Intent(&'a Trail),
+    /// A call ended.
+    Outcome(&'a Trail, &'a Ending),
+    /// Failures before identity, counted.
+    Summary { source: Option<IpAddr>, code: &'static str, count: u64, since: Timestamp },
+    /// Heads that other logs of the state folder have published.
+    Heads(&'a [OtherHead]),
+}
+
+/// Writes a record.
+///
+/// # Errors
+/// When it is too long even without what may be left out.
+pub(super) fn write(body: &Body<'_>, time: Timestamp) -> Result<Vec<u8>, WriteError> {
+    let bytes = serialize(&Record::of(body, time))?;
+    if bytes.len() <= RECORD_BYTES_MAX {
+        return Ok(bytes);
+    }
+    let (Body::Intent(trail) | Body::Outcome(trail, _)) = body else {
+        return Err(WriteError::TooLarge { bytes: bytes.len() });
+    };
+    let facts = trimmed(&trail.facts);
+    let mut record = Record::of(body, time);
+    record.describe(&facts);
+    record.trimmed = true;
+    record.detail = record.detail.map(|detail| cut(detail, DETAIL_CHARS_MAX));
+    let bytes = serialize(&record)?;
+    if bytes.len() <= RECORD_BYTES_MAX { Ok(bytes) } else { Err(WriteError::TooLarge { bytes: bytes.len() }) }
+}
+
+/// The outcome of a call whose intent was found without one: nobody knows what became of it.
+pub(super) fn unfinished(intent: &[u8], time: Timestamp) -> Result<Vec<u8>, WriteError> {
+    let mut record: Value = serde_json::from_slice(intent).map_err(|_| WriteError::Unwritable)?;
+    let members = record.as_object_mut().ok_or(WriteError::Unwritable)?;
+    for (member, value) in [
+        ("record", "outcome"),
+        ("outcome", Outcome::Unknown.word()),
+        ("stage", Stage::Gateway.word()),
+        ("code", "interrupted"),
+        ("detail", "the process ended before the call did"),
+        ("time", &time.to_string()),
+    ] {
+        members.insert(member.to_owned(), value.into());
+    }
+    serde_json_canonicalizer::to_vec(&record).map_err(|_| WriteError::Unwritable)
+}
+
+fn serialize(record: &Record<'_>) -> Result<Vec<u8>, WriteError> {
+    let mut bytes = Vec::with_capacity(1_536);
+    serde_json::to_writer(&mut bytes, record).map_err(|_| WriteError::Unwritable)?;
+    debug_assert_eq!(
+        serde_json_canonicalizer::to_vec(&record).ok().as_ref(),
+        Some(&bytes),
+        "members are declared in the order of their names"
+    );
+    Ok(bytes)
+}
+
+fn trimmed(facts: &Facts) -> Facts {
+    let mut facts = facts.clone();
+    if let Some(decision) = &mut facts.decision {
+        decision.policies.truncate(NAMES_MAX);
+        decision.approvals.truncate(NAMES_MAX);
+        for policy in &mut decision.policies {
+            policy.reason = policy.reason.as_deref().map(|reason| cut(reason, DETAIL_CHARS_MAX).to_owned());
+        }
+    }
+    facts.labels.truncate(NAMES_MAX);
+    facts.removed.truncate(NAMES_MAX);
+    facts
+}
+
+fn cut(text: &str, chars_max: usize) -> &str {
+    text.char_indices().nth(chars_max).and_then(|(at, _)| text.get(..at)).unwrap_or(text)
+}
+
+/// A record as it is written. The members stand in the order of their names.
+#[derive(Debug, Default, Serialize)]
+struct Record<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<&'a AnswerFacts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments_digest: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<CallPart<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<&'a CallerFacts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<&'a DecisionFacts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_zero")]
+    dropped: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heads: Option<&'a [OtherHead]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hygiene: Option<&'a HiddenFacts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    labels: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<u32>,
+    record: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    release: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    removed: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result_digest: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<Stage>,
+    time: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool: Option<&'a ToolFacts>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    trimmed: bool,
+    v: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'static str>,
 }
 
 /// The part of a record that says which call it is of.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct CallPart {
+#[derive(Debug, Serialize)]
+struct CallPart<'a> {
     id: CallId,
     kind: &'static str,
-    target: String,
-    transport: Transport,
+    micros: u64,
+    received: Timestamp,
+    release: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<IpAddr>,
-    received: Timestamp,
-    release: String,
-    stages: Vec<StageNote>,
-    micros: u64,
+    stages: &'a [StageNote],
+    target: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<TraceId>,
+    transport: Transport,
 }
 
-/// What kind of record it is.
-#[derive(Debug, Serialize)]
-#[serde(tag = "record", rename_all = "lowercase")]
-pub(super) enum Body {
-    /// A process began to write the log.
-    Start {
-        version: &'static str,
-        release: String,
-        process: u32,
-        /// Bytes of an unfinished record that were cut off.
-        cut: u64,
-    },
-    /// A call is about to leave.
-    Intent,
-    /// A call ended.
-    Outcome(Ending),
-    /// Failures before identity, counted.
-    Summary {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        source: Option<IpAddr>,
-        code: &'static str,
-        count: u64,
-        since: Timestamp,
-    },
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
-impl Entry {
-    pub(super) fn of(trail: &Trail, body: Body) -> Self {
-        let call = CallPart {
+impl<'a> Record<'a> {
+    fn of(body: &Body<'a>, time: Timestamp) -> Self {
+        let mut record = Self { time, v: VERSION, ..Self::default() };
+        match *body {
+            Body::Start { release, cut, key } => {
+                record.record = "start";
+                record.release = Some(release);
+                record.cut = Some(cut);
+                record.key = Some(key);
+                record.process = Some(std::process::id());
+                record.version = Some(env!("CARGO_PKG_VERSION"));
+            }
+            Body::Intent(trail) => {
+                record.record = "intent";
+                record.follow(trail);
+            }
+            Body::Outcome(trail, ending) => {
+                record.record = "outcome";
+                record.follow(trail);
+                record.outcome = Some(ending.outcome);
+                record.stage = ending.stage;
+                record.code = ending.code;
+                record.detail = ending.detail.as_deref();
+            }
+            Body::Summary { source, code, count, since } => {
+                record.record = "summary";
+                record.source = source;
+                record.code = Some(code);
+                record.count = Some(count);
+                record.since = Some(since);
+            }
+            Body::Heads(heads) => {
+                record.record = "heads";
+                record.heads = Some(heads);
+            }
+        }
+        record
+    }
+
+    fn follow(&mut self, trail: &'a Trail) {
+        self.call = Some(CallPart {
             id: trail.id,
             kind: trail.kind,
-            target: trail.target.clone(),
-            transport: trail.origin.transport,
-            source: trail.origin.source,
-            received: trail.received,
-            release: trail.release.clone(),
-            stages: trail.stages.clone(),
             micros: u64::try_from(trail.elapsed().as_micros()).unwrap_or(u64::MAX),
-        };
-        Self { call: Some(call), body, facts: trail.facts.clone() }
+            received: trail.received,
+            release: &trail.release,
+            source: trail.origin.source,
+            stages: &trail.stages,
+            target: &trail.target,
+            trace: trail.trace,
+            transport: trail.origin.transport,
+        });
+        self.describe(&trail.facts);
     }
 
-    pub(super) fn bare(body: Body) -> Self {
-        Self { call: None, body, facts: Facts::default() }
+    fn describe(&mut self, facts: &'a Facts) {
+        self.answer = facts.answer.as_ref();
+        self.arguments_digest = facts.arguments_digest.as_deref();
+        self.caller = facts.caller.as_ref();
+        self.credential = facts.credential.as_deref();
+        self.decision = facts.decision.as_ref();
+        self.dropped = facts.dropped;
+        self.hygiene = Some(&facts.hidden).filter(|hidden| !hidden.is_empty());
+        self.labels = &facts.labels;
+        self.removed = &facts.removed;
+        self.result_digest = facts.result_digest.as_deref();
+        self.tool = facts.tool.as_ref();
     }
-
-    /// The record as one line of canonical JSON (RFC 8785).
-    pub(super) fn line(
-        &self,
-        log: &LogName,
-        seq: u64,
-        time: Timestamp,
-    ) -> Result<Vec<u8>, serde_json::Error> {
-        let record = Record {
-            v: VERSION,
-            log,
-            seq,
-            time,
-            call: self.call.as_ref(),
-            body: &self.body,
-            facts: &self.facts,
-        };
-        let mut line = serde_json_canonicalizer::to_vec(&record)?;
-        line.push(b'\n');
-        Ok(line)
-    }
-}
-
-/// The version of the record format.
-const VERSION: u32 = 1;
-
-#[derive(Serialize)]
-struct Record<'a> {
-    v: u32,
-    log: &'a LogName,
-    seq: u64,
-    time: Timestamp,
-    #[serde(flatten)]
-    body: &'a Body,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    call: Option<&'a CallPart>,
-    #[serde(flatten)]
-    facts: &'a Facts,
 }

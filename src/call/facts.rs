@@ -1,4 +1,6 @@
 //! What the guards found out about a call, for its record.
+//!
+//! Members that are written are declared in the order of their names, which is the canonical one (RFC 8785).
 
 use serde::Serialize;
 
@@ -7,72 +9,58 @@ use crate::hygiene::Findings;
 /// What is known of a call. Guards fill it in as the call passes them.
 ///
 /// Holds names and digests: never a secret, never an argument's or an answer's text.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Who called.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub caller: Option<CallerFacts>,
     /// The tool that was called, where it exists for the caller.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool: Option<ToolFacts>,
-    /// A keyed digest of the validated arguments, in hexadecimal.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// A salted digest of the validated arguments.
     pub arguments_digest: Option<String>,
     /// What the policies decided.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionFacts>,
     /// The name of the credential that went with the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
     /// What the backend did.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<AnswerFacts>,
-    /// A keyed digest of the released answer, in hexadecimal.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// A salted digest of the released answer.
     pub result_digest: Option<String>,
     /// The labels that the answer put on the run.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
     /// The labels whose fields were removed from the answer.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<String>,
     /// How many fields of the answer its schema did not name, and were dropped.
-    #[serde(skip_serializing_if = "is_zero")]
     pub dropped: usize,
     /// Characters that no reader sees, which were removed.
-    #[serde(rename = "hygiene", skip_serializing_if = "HiddenFacts::is_empty")]
     pub hidden: HiddenFacts,
 }
 
 /// Characters that no reader sees, counted where they were removed.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct HiddenFacts {
-    /// Of the arguments.
-    #[serde(skip_serializing_if = "Findings::is_clean")]
-    pub arguments: Findings,
     /// Of the answer.
     #[serde(skip_serializing_if = "Findings::is_clean")]
     pub answer: Findings,
+    /// Of the arguments.
+    #[serde(skip_serializing_if = "Findings::is_clean")]
+    pub arguments: Findings,
 }
 
 impl HiddenFacts {
-    const fn is_empty(&self) -> bool {
+    /// Was nothing removed?
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
         self.arguments.is_clean() && self.answer.is_clean()
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-const fn is_zero(count: &usize) -> bool {
-    *count == 0
 }
 
 /// Who called.
 #[derive(Clone, Debug, Serialize)]
 pub struct CallerFacts {
+    /// How it proved who it is.
+    pub authentication: &'static str,
     /// The client.
     pub client: String,
-    /// How it proved that.
-    pub authentication: &'static str,
     /// The id of the key it showed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -95,13 +83,13 @@ pub struct ToolFacts {
 /// What the policies decided.
 #[derive(Clone, Debug, Serialize)]
 pub struct DecisionFacts {
-    /// The decision.
-    pub verdict: DecisionVerdict,
-    /// The policies that decided.
-    pub policies: Vec<PolicyFact>,
     /// The groups that have to agree.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<String>,
+    /// The policies that decided.
+    pub policies: Vec<PolicyFact>,
+    /// The decision.
+    pub verdict: DecisionVerdict,
 }
 
 /// A decision in one word.
@@ -129,15 +117,15 @@ pub struct PolicyFact {
 /// What the backend did.
 #[derive(Clone, Debug, Serialize)]
 pub struct AnswerFacts {
+    /// The size of the answer in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<usize>,
+    /// The address that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
     /// The service.
     pub service: String,
     /// The HTTP status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The address that answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peer: Option<String>,
-    /// The size of the answer in bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<usize>,
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Call, CallId, Facts, Origin, Outcome, Stage};
+use super::{Call, CallId, Facts, Origin, Outcome, Salt, Stage, TraceId};
 
 /// A value that proves that a call passed a stage.
 pub trait Passed {
@@ -43,12 +43,12 @@ pub trait Refusal: std::error::Error {
 /// One stage of a trail.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageNote {
+    /// How long it took, in microseconds.
+    pub micros: u64,
     /// The stage.
     pub stage: Stage,
     /// `passed`, or the code of the refusal.
     pub verdict: &'static str,
-    /// How long it took, in microseconds.
-    pub micros: u64,
 }
 
 /// Which guards a call met, what each said, and how long it took.
@@ -62,10 +62,14 @@ pub struct Trail {
     pub target: String,
     /// Where it came from.
     pub origin: Origin,
+    /// The trace it belongs to.
+    pub trace: Option<TraceId>,
     /// When it arrived.
     pub received: Timestamp,
     /// The digest of the release that judged it.
     pub release: String,
+    /// The salt of its digests.
+    pub salt: Salt,
     /// The stages it met.
     pub stages: Vec<StageNote>,
     /// What they found out.
@@ -87,8 +91,10 @@ impl Trail {
             kind: call.kind.word(),
             target: call.kind.target().chars().take(TARGET_CHARS_MAX).collect(),
             origin: call.origin,
+            trace: call.trace,
             received: call.received,
             release: release.to_owned(),
+            salt: Salt::random(),
             stages: Vec::with_capacity(10),
             facts: Facts::default(),
             began: now,
@@ -117,7 +123,7 @@ impl Trail {
     fn push(&mut self, stage: Stage, verdict: &'static str) {
         let now = Instant::now();
         let micros = u64::try_from(now.duration_since(self.mark).as_micros()).unwrap_or(u64::MAX);
-        self.stages.push(StageNote { stage, verdict, micros });
+        self.stages.push(StageNote { micros, stage, verdict });
         self.mark = now;
     }
 

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::published::{labels_of, without_labelled_requirements};
+use super::{
+    mirrored::{Mirrored, mirrored},
+    published::{labels_of, without_labelled_requirements},
+};
 use crate::manifest::{Label, ToolManifest, ToolName};
 
 /// A tool, with everything about it that does not change from call to call.
@@ -17,6 +20,7 @@ pub struct Tool {
     input_schema: Arc<Map<String, Value>>,
     output_schema: Option<Arc<Map<String, Value>>>,
     labels: Vec<Label>,
+    mirrored: Vec<Mirrored>,
 }
 
 impl Tool {
@@ -27,7 +31,8 @@ impl Tool {
         let output_schema =
             manifest.output.as_ref().map(|schema| Arc::new(without_labelled_requirements(schema)));
         let labels = manifest.output.as_ref().map(labels_of).unwrap_or_default();
-        Self { manifest, digest, visible, input_schema, output_schema, labels }
+        let mirrored = mirrored(&manifest.input);
+        Self { manifest, digest, visible, input_schema, output_schema, labels, mirrored }
     }
 
     /// Its name.
@@ -70,6 +75,12 @@ impl Tool {
     #[must_use]
     pub fn labels(&self) -> &[Label] {
         &self.labels
+    }
+
+    /// The arguments that clients repeat in headers.
+    #[must_use]
+    pub fn mirrored(&self) -> &[Mirrored] {
+        &self.mirrored
     }
 }
 

@@ -24,7 +24,12 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{BAD, DIM, GOOD, Printer};
-use crate::{app::App, manifest::HttpListener, transport::HttpServer};
+use crate::{
+    app::App,
+    audit::reader::{self, ReadError},
+    manifest::HttpListener,
+    transport::HttpServer,
+};
 
 /// What `demo` takes.
 #[derive(Debug, Args)]
@@ -160,7 +165,7 @@ async fn show(printer: &Printer, folder: &Path) -> Result<bool, String> {
     let mut results = Vec::new();
     for attempt in attempts() {
         let told = attempt_call(&client, &attempt).await;
-        let record = last_outcome(&demo.log)?;
+        let record = last_outcome(&demo.state)?;
         let holds = holds(&attempt, &told, &record);
         all &= holds;
         if printer.is_json() {
@@ -215,26 +220,36 @@ async fn attempt_call(
     }
 }
 
-/// The last outcome in the log: the record of the call that was just answered.
-fn last_outcome(log: &Path) -> Result<Value, String> {
-    let text = std::fs::read_to_string(log).map_err(|error| format!("the record cannot be read: {error}"))?;
-    let records = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    records
-        .into_iter()
-        .find(|record| record.get("record").is_some_and(|kind| kind == "outcome"))
-        .ok_or_else(|| "there is no record".to_owned())
+/// The last outcome in the log, and its place: the record of the call that was just answered.
+fn last_outcome(state: &Path) -> Result<Value, String> {
+    let failed = |error: ReadError| format!("the record cannot be read: {error}");
+    for log in reader::logs(state).map_err(failed)? {
+        let records: Vec<_> = log.last(RECORDS_OF_CALL_MAX).and_then(Iterator::collect).map_err(failed)?;
+        for found in records.into_iter().rev() {
+            let record: Value = serde_json::from_slice(&found.bytes).map_err(|error| error.to_string())?;
+            if record.get("record").is_some_and(|kind| kind == "outcome") {
+                return Ok(json!({ "place": format!("{}#{}", log.name(), found.index), "record": record }));
+            }
+        }
+    }
+    Err("there is no record".to_owned())
 }
 
+/// A call leaves an intent and an outcome, and others may have come between.
+const RECORDS_OF_CALL_MAX: u64 = 16;
+
 fn holds(attempt: &Attempt, told: &str, record: &Value) -> bool {
-    record.pointer("/call/target").is_some_and(|target| target == attempt.tool)
-        && record.get("outcome").is_some_and(|outcome| outcome == attempt.outcome)
-        && record.get("code").and_then(Value::as_str) == attempt.code
+    record.pointer("/record/call/target").is_some_and(|target| target == attempt.tool)
+        && record.pointer("/record/outcome").is_some_and(|outcome| outcome == attempt.outcome)
+        && record.pointer("/record/code").and_then(Value::as_str) == attempt.code
         && (told.contains(attempt.shows) || record.to_string().contains(attempt.shows))
 }
 
 fn print(printer: &Printer, attempt: &Attempt, told: &str, record: &Value, holds: bool) {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let fact = |pointer: &str| record.pointer(pointer).map_or_else(String::new, text);
+    let fact = |pointer: &str| {
+        record.get("record").and_then(|record| record.pointer(pointer)).map_or_else(String::new, text)
+    };
     let style = if holds { GOOD } else { BAD };
     let mark = if holds { "✓" } else { "✗" };
     printer.line(&format!(
@@ -244,15 +259,16 @@ fn print(printer: &Printer, attempt: &Attempt, told: &str, record: &Value, holds
         attempt.what
     ));
     printer.line(&format!("    told    {}", shorten(told)));
-    let policies = record.pointer("/decision/policies").and_then(Value::as_array).into_iter().flatten();
+    let policies =
+        record.pointer("/record/decision/policies").and_then(Value::as_array).into_iter().flatten();
     let policies: Vec<String> = policies.filter_map(|policy| policy.get("id").map(text)).collect();
-    let mut facts = vec![format!("{}#{}", fact("/log"), fact("/seq"))];
-    facts.extend(record.get("stage").map(|stage| format!("stage {}", text(stage))));
-    facts.extend(record.get("detail").map(text));
+    let mut facts = vec![record.get("place").map_or_else(String::new, text)];
+    facts.extend(record.pointer("/record/stage").map(|stage| format!("stage {}", text(stage))));
+    facts.extend(record.pointer("/record/detail").map(text));
     if !policies.is_empty() {
         facts.push(format!("policy {}", policies.join(", ")));
     }
-    facts.extend(record.get("removed").map(|removed| format!("removed {removed}")));
+    facts.extend(record.pointer("/record/removed").map(|removed| format!("removed {removed}")));
     printer.line(&format!("    {DIM}record  {}{DIM:#}", facts.join("; ")));
 }
 

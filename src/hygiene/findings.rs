@@ -4,30 +4,31 @@ use std::{fmt, ops::AddAssign};
 
 use serde::Serialize;
 
-/// What was found in a text, counted by kind. In a record only the kinds that were found are named.
+/// What was found in a text, counted by kind. In a record only the kinds that were found are
+/// named, in the order of their names.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Findings {
-    /// Tag characters, with which a whole text can be written invisibly.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub tags: u32,
     /// Characters that change the order in which text is shown.
     #[serde(skip_serializing_if = "is_zero")]
     pub bidi: u32,
-    /// Characters without width or shape.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub zero_width: u32,
-    /// Variation selectors that select nothing.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub selectors: u32,
-    /// Escape sequences, each counted once, however long.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub escapes: u32,
     /// Control characters other than TAB, LF and CR.
     #[serde(skip_serializing_if = "is_zero")]
     pub controls: u32,
+    /// Escape sequences, each counted once, however long.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub escapes: u32,
     /// Code points that are never characters.
     #[serde(skip_serializing_if = "is_zero")]
     pub noncharacters: u32,
+    /// Variation selectors that select nothing.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub selectors: u32,
+    /// Tag characters, with which a whole text can be written invisibly.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tags: u32,
+    /// Characters without width or shape.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub zero_width: u32,
 }
 
 /// Why something is removed.

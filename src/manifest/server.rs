@@ -12,7 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::Url;
 
 use super::{
-    ByteSize, ClientName, CredentialName, DnsSpec, EgressSpec, HttpListener, ServiceName, TimeSpan, ToolName,
+    ByteSize, ClientName, CredentialName, DnsSpec, EgressSpec, HttpListener, RecordSpec, ServiceName,
+    TimeSpan, ToolName,
 };
 
 /// The server, the services behind it, and the credentials it holds for them.
@@ -38,6 +39,9 @@ pub struct ServerFile {
     /// Who is asked for the addresses of names. Left out, the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsSpec>,
+    /// How the record of all calls is kept and signed.
+    #[serde(default)]
+    pub record: RecordSpec,
     /// The services that tools call, by name.
     #[serde(default)]
     pub services: BTreeMap<ServiceName, ServiceSpec>,

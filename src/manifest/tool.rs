@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ByteSize, ClientName, CredentialName, Expectation, Rate, Scope, ServiceName, TimeSpan, ToolName,
-    path::PathTemplate,
+    ToolRecord, path::PathTemplate,
 };
 
 /// One tool: what a client sees of it, and how the gate carries its calls out.
@@ -55,6 +55,9 @@ pub struct ToolManifest {
     /// What becomes of text that is not what it seems.
     #[serde(default)]
     pub text: TextRules,
+    /// What the record of its calls holds.
+    #[serde(default, skip_serializing_if = "ToolRecord::is_default")]
+    pub record: ToolRecord,
     /// The call that takes a call of this tool back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<Undo>,

@@ -97,6 +97,55 @@ impl fmt::Display for TimeSpan {
     }
 }
 
+/// How long something is kept: seconds to a century.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Age(Duration);
+
+quantity!(Age, "an age such as `90min`, `12h` or `30d`", "^[0-9]+ ?(s|min|h|d)$");
+
+/// A hundred years.
+const AGE_SECONDS_MAX: u64 = 100 * 365 * 86_400;
+
+impl Age {
+    /// So many days.
+    #[must_use]
+    pub const fn from_days(days: u64) -> Self {
+        Self(Duration::from_secs(days.saturating_mul(86_400)))
+    }
+
+    /// The age for the standard library.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (number, unit) = split(text)?;
+        let seconds = match unit {
+            "s" => 1,
+            "min" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return None,
+        };
+        let total = number.checked_mul(seconds)?;
+        (total > 0 && total <= AGE_SECONDS_MAX).then(|| Self(Duration::from_secs(total)))
+    }
+}
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let (number, unit) = match seconds {
+            whole if whole.is_multiple_of(86_400) => (whole / 86_400, "d"),
+            whole if whole.is_multiple_of(3_600) => (whole / 3_600, "h"),
+            whole if whole.is_multiple_of(60) => (whole / 60, "min"),
+            whole => (whole, "s"),
+        };
+        write!(f, "{number}{unit}")
+    }
+}
+
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ByteSize(u64);
@@ -225,5 +274,15 @@ mod tests {
         assert!("0s".parse::<TimeSpan>().is_err());
         assert!("25h".parse::<TimeSpan>().is_err());
         assert!("99999999999999999999GiB".parse::<ByteSize>().is_err());
+    }
+
+    #[test]
+    fn an_age_is_written_as_it_is_read() {
+        for text in ["90s", "5min", "12h", "30d"] {
+            assert_eq!(text.parse::<Age>().unwrap().to_string(), text);
+        }
+        for wrong in ["", "30", "d", "0d", "-1d", "30 days", "99999999d"] {
+            assert!(wrong.parse::<Age>().is_err(), "{wrong}");
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     headers::{self, HeaderError, Said},
+    health,
     host::{NameError, Names},
     http::Protocol,
     mcp::Shown,
@@ -87,6 +88,9 @@ impl Front {
     /// Answers one request.
     pub(super) async fn answer(&self, source: SocketAddr, request: Request<Incoming>, pace: &Pace) -> Answer {
         let (parts, body) = request.into_parts();
+        if let Some(answer) = health::answer(&parts, &self.gateway) {
+            return answer;
+        }
         if !body.is_end_stream() {
             pace.leave_unread(); // until it is read
         }
@@ -188,22 +192,22 @@ impl Front {
     /// Whether the headers say what the body says.
     fn check(&self, knock: &Knock, method: &str, is_request: bool, params: &[u8]) -> Result<(), Refusal> {
         let peek: Peek = serde_json::from_slice(params).map_err(|_| misfit())?;
-        let known: Vec<&str> = ProtocolVersion::KNOWN_VERSIONS.iter().map(ProtocolVersion::as_str).collect();
+        let known = known_versions();
         let headers = &knock.parts.headers;
         let said = Said { method, is_request, name: peek.name(method), version: peek.version(method) };
-        headers::agree(headers, said, &known).map_err(|error| disagreeing(error, &known))?;
+        headers::agree(headers, said, known).map_err(|error| disagreeing(error, known))?;
         if !is_request || method != "tools/call" {
             return Ok(());
         }
         let name = peek.name.as_str().ok_or_else(misfit)?;
         // Only a tool that the caller may see is looked at: a hidden one answers like an unknown one.
         let Some(tool) = self.gateway.visible(&knock.caller, name) else { return Ok(()) };
-        let mirrored = headers::mirrored(tool.input_schema());
+        let mirrored = tool.mirrored();
         if mirrored.is_empty() {
             return Ok(());
         }
         let Arguments { arguments } = serde_json::from_slice(params).map_err(|_| misfit())?;
-        headers::arguments_agree(headers, &mirrored, &arguments).map_err(|error| disagreeing(error, &known))
+        headers::arguments_agree(headers, mirrored, &arguments).map_err(|error| disagreeing(error, known))
     }
 
     /// Answers a call here that lacks only scopes: a handler could not say 403.
@@ -230,6 +234,13 @@ impl Front {
         // A task of its own: a client that hangs up drops no record.
         let _ = tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await }).await;
     }
+}
+
+/// The revisions that are spoken here.
+fn known_versions() -> &'static [&'static str] {
+    static KNOWN: LazyLock<Vec<&str>> =
+        LazyLock::new(|| ProtocolVersion::KNOWN_VERSIONS.iter().map(ProtocolVersion::as_str).collect());
+    &KNOWN
 }
 
 /// What a request shows: one bearer token, or nothing. A token in the query is not looked at.

@@ -5,8 +5,10 @@
 //! an older client sends them all the same, they have to agree too.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use http::{HeaderMap, HeaderName};
-use serde_json::{Map, Value};
+use http::HeaderMap;
+use serde_json::Value;
+
+use crate::catalog::Mirrored;
 
 /// The revision from which on the headers are required.
 const REQUIRED_SINCE: &str = "2026-07-28";
@@ -81,7 +83,7 @@ pub(super) fn agree(headers: &HeaderMap, said: Said<'_>, known: &[&str]) -> Resu
 /// When such a header is missing, unreadable, or says something else.
 pub(super) fn arguments_agree(
     headers: &HeaderMap,
-    mirrored: &[Mirrored<'_>],
+    mirrored: &[Mirrored],
     arguments: &Value,
 ) -> Result<(), HeaderError> {
     let version = text(headers, VERSION)?;
@@ -90,54 +92,19 @@ pub(super) fn arguments_agree(
         let value = path.iter().try_fold(arguments, |value, key| value.get(key));
         let value =
             value.filter(|value| matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_)));
-        let name = format!("mcp-param-{}", header.to_ascii_lowercase());
-        let said = match HeaderName::try_from(name.as_str()) {
-            Ok(_) => text(headers, &name)?,
-            Err(_) => continue, // no client can send it
-        };
+        let name = header.as_str();
+        let said = text(headers, name)?;
         match (said, value) {
             (None, None) => {}
             (Some(_), None) => {
                 return Err(mismatch(format!("`{name}` repeats an argument that is not there")));
             }
-            (None, Some(_)) if required => return Err(missing(&name)),
+            (None, Some(_)) if required => return Err(missing(name)),
             (None, Some(_)) => {}
-            (Some(header), Some(value)) => same_value(&name, &decoded(&name, header)?, value)?,
+            (Some(header), Some(value)) => same_value(name, &decoded(name, header)?, value)?,
         }
     }
     Ok(())
-}
-
-/// An argument that is repeated in a header.
-#[derive(Debug)]
-pub(super) struct Mirrored<'a> {
-    path: Vec<&'a str>,
-    header: &'a str,
-}
-
-/// Longer chains of properties are not followed.
-const DEPTH_MAX: usize = 32;
-
-/// The arguments that a schema wants repeated: those on a chain of `properties` from its root.
-pub(super) fn mirrored(schema: &Map<String, Value>) -> Vec<Mirrored<'_>> {
-    let mut found = Vec::new();
-    collect(schema.get("properties"), &mut Vec::new(), &mut found);
-    found
-}
-
-fn collect<'a>(properties: Option<&'a Value>, path: &mut Vec<&'a str>, found: &mut Vec<Mirrored<'a>>) {
-    let Some(Value::Object(properties)) = properties else { return };
-    if path.len() >= DEPTH_MAX {
-        return;
-    }
-    for (name, schema) in properties {
-        path.push(name);
-        if let Some(header) = schema.get("x-mcp-header").and_then(Value::as_str) {
-            found.push(Mirrored { path: path.clone(), header });
-        }
-        collect(schema.get("properties"), path, found);
-        path.pop();
-    }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, HeaderError> {
@@ -191,10 +158,11 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
     use serde_json::json;
 
     use super::*;
+    use crate::catalog::mirrored;
 
     const KNOWN: [&str; 2] = ["2025-11-25", "2026-07-28"];
 

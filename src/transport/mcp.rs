@@ -120,7 +120,8 @@ impl ServerHandler for Handler {
             name: request.name.into_owned(),
             arguments: request.arguments.unwrap_or_default().into(),
         };
-        let call = Call::now(kind, proof, origin, context.ct.child_token());
+        let traceparent = context.meta.get("traceparent").and_then(Value::as_str);
+        let call = Call::now(kind, proof, origin, context.ct.child_token()).traced(traceparent);
         // A task of its own: a client that hangs up cancels the call by its token, and drops nothing.
         let gateway = Arc::clone(&self.gateway);
         let reply = tokio::spawn(async move { gateway.call(call).await }).await;

@@ -266,7 +266,7 @@ async fn what_would_get_past_a_laxer_guard_is_denied_for_its_exact_reason_and_on
         for Bypass { tool, arguments, stage, code, message } in
             slots().into_iter().chain(hidden()).chain(urls(port))
         {
-            let before = gate.log_bytes();
+            let before = gate.log_size();
             let answer = gate.call(era, "bot", tool, arguments.clone()).await;
             let case = format!("{era:?} {tool} {arguments}: {}", answer.text());
             assert_eq!(answer.message(), message, "{case}");
@@ -303,7 +303,7 @@ async fn hidden_characters_are_removed_where_a_tool_says_so_and_counted_on_recor
 
 /// Whether a naughty string passed, and otherwise why not.
 async fn verdict(gate: &Gate, backend: &Backend, tool: &str, string: &str) -> String {
-    let (hits, before) = (backend.hits(), gate.log_bytes());
+    let (hits, before) = (backend.hits(), gate.log_size());
     let answer = gate.call(Era::Modern, "bot", tool, json!({ "text": string })).await;
     let records = gate.records_from(before);
     let json = answer.json();
@@ -352,7 +352,7 @@ async fn a_naughty_answer_leaves_without_what_no_reader_sees_or_not_at_all() {
     let (mut changed, mut withheld) = (0, 0);
     for (index, string) in naughty_strings().iter().enumerate() {
         let (cleaned, findings) = hygiene::clean(string);
-        let before = gate.log_bytes();
+        let before = gate.log_size();
         let answer = gate.call(Era::Modern, "bot", "naughty", json!({ "id": index.to_string() })).await;
         assert_eq!(answer.json()["result"]["structuredContent"]["id"], cleaned.as_ref(), "{index}");
         let records = gate.records_from(before);

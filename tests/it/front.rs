@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     backend::{Backend, Closed},
-    gate::{ERAS, Era, Gate},
+    gate::{ERAS, Era, Gate, records},
     project::{Project, key, tool},
 };
 
@@ -694,9 +694,10 @@ impl Pipe {
     }
 
     fn outcomes(&self) -> Vec<Value> {
-        let log = std::fs::read_to_string(self.folder.path().join("state/audit/stdio-0/log.jsonl")).unwrap();
-        let records = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        records.filter(|record| record["record"] == "outcome").collect()
+        records(self.folder.path(), "stdio-0", 0)
+            .into_iter()
+            .filter(|record| record["record"] == "outcome")
+            .collect()
     }
 }
 

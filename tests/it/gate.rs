@@ -1,14 +1,10 @@
 //! A gate that serves a project over HTTP, and what its clients and its log see.
 
-use std::{
-    fs,
-    io::{Read as _, Seek as _, SeekFrom},
-    net::SocketAddr,
-    path::Path,
-};
+use std::{net::SocketAddr, path::Path};
 
 use callgate::{
     app::App,
+    audit::reader::{LogFolder, logs},
     transport::{HttpError, HttpServer},
 };
 use reqwest::header::HeaderMap;
@@ -115,28 +111,35 @@ impl Gate {
 
     /// Every record so far.
     pub(crate) fn records(&self) -> Vec<Value> {
-        let log = fs::read_to_string(self.folder.path().join("state/audit/serve-0/log.jsonl")).unwrap();
-        log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.records_from(0)
     }
 
-    /// How long the log is now, for [`Gate::records_from`].
-    pub(crate) fn log_bytes(&self) -> u64 {
-        fs::metadata(self.folder.path().join("state/audit/serve-0/log.jsonl")).unwrap().len()
+    /// How many records the log holds now, for [`Gate::records_from`].
+    pub(crate) fn log_size(&self) -> u64 {
+        log(self.folder.path(), "serve-0").size().unwrap()
     }
 
-    /// The records that came after the log was so long.
-    pub(crate) fn records_from(&self, bytes: u64) -> Vec<Value> {
-        let mut log = fs::File::open(self.folder.path().join("state/audit/serve-0/log.jsonl")).unwrap();
-        log.seek(SeekFrom::Start(bytes)).unwrap();
-        let mut text = String::new();
-        log.read_to_string(&mut text).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    /// The records from an index on.
+    pub(crate) fn records_from(&self, index: u64) -> Vec<Value> {
+        records(self.folder.path(), "serve-0", index)
     }
 
     /// The records of one kind so far.
     pub(crate) fn records_of(&self, kind: &str) -> Vec<Value> {
         self.records().into_iter().filter(|record| record["record"] == kind).collect()
     }
+}
+
+/// A log of the project in a folder.
+fn log(project: &Path, name: &str) -> LogFolder {
+    let logs = logs(&project.join("state")).unwrap();
+    logs.into_iter().find(|log| log.name() == name).unwrap()
+}
+
+/// The records of a log of the project in a folder, from an index on.
+pub(crate) fn records(project: &Path, name: &str, index: u64) -> Vec<Value> {
+    let records = log(project, name).records(index).unwrap();
+    records.map(|found| serde_json::from_slice(&found.unwrap().bytes).unwrap()).collect()
 }
 
 impl Answer {

@@ -24,6 +24,7 @@ mod hiding;
 mod failures;
 mod misbehaving;
 mod front;
+mod kill;
 mod release;
 mod identity;
 mod names;

@@ -10,7 +10,10 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::project::{Project, key};
+use crate::{
+    gate::records,
+    project::{Project, key},
+};
 
 /// A gate that serves, until it is dropped.
 pub(crate) struct Served {
@@ -65,9 +68,10 @@ impl Served {
 
     /// The outcomes on record so far.
     pub(crate) fn outcomes(&self) -> Vec<Value> {
-        let log = fs::read_to_string(self.folder.path().join("state/audit/serve-0/log.jsonl")).unwrap();
-        let records = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        records.filter(|record| record["record"] == "outcome").collect()
+        records(self.folder.path(), "serve-0", 0)
+            .into_iter()
+            .filter(|record| record["record"] == "outcome")
+            .collect()
     }
 
     /// A line of `/proc/PID/status` in KiB, such as `VmRSS`.

@@ -24,7 +24,7 @@ const SHIPPED_DIGEST: &str = "850a4156941fb3d3be4dcea5ddec76cfa5de7cb33e19deb0de
 /// Where the demo's project is.
 pub(super) struct Demo {
     pub(super) config: PathBuf,
-    pub(super) log: PathBuf,
+    pub(super) state: PathBuf,
     /// The key of the client `support-bot`.
     pub(super) key: String,
 }
@@ -46,9 +46,5 @@ pub(super) fn write(folder: &Path, orders: SocketAddr, token: &str) -> io::Resul
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(folder.join("orders.token"))?.write_all(token.as_bytes())?;
-    Ok(Demo {
-        config: folder.join("callgate.yaml"),
-        log: folder.join("state/audit/serve-0/log.jsonl"),
-        key: key.key().to_owned(),
-    })
+    Ok(Demo { config: folder.join("callgate.yaml"), state: folder.join("state"), key: key.key().to_owned() })
 }

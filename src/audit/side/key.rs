@@ -1,0 +1,116 @@
+//! The key of the side stores of a state folder.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::{hmac, rand};
+use secrecy::{ExposeSecret as _, SecretBox};
+
+use super::{SideError, format::SegmentKey};
+
+/// Encrypts side stores. Each file is under a key of its own, made from this one: random nonces
+/// of 96 bits are safe for some 2³² entries under a key, which one key would pass within days.
+#[derive(Debug)]
+pub struct SideKey(SecretBox<[u8; KEY_BYTES]>);
+
+const KEY_BYTES: usize = 32;
+
+impl SideKey {
+    /// The key that configuration gives.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
+        Self(SecretBox::new(Box::new(bytes)))
+    }
+
+    /// Reads a key file, or makes one where there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read or made, holds no key, or can be used by others.
+    pub fn open(path: &Path) -> Result<Self, SideError> {
+        let failed = |source| SideError::Io { path: path.to_owned(), source };
+        let found = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make(path)?;
+                fs::read(path)
+            }
+            found => found,
+        };
+        let found = found.map_err(failed)?;
+        refuse_exposed(path)?;
+        let key = found
+            .as_slice()
+            .try_into()
+            .map_err(|_| SideError::KeyLength { path: path.to_owned(), bytes: found.len() })?;
+        Ok(Self::from_bytes(key))
+    }
+
+    /// Names the key without telling it.
+    pub(super) fn id(&self) -> [u8; 8] {
+        let tag = self.derive(&[b"callgate side key id 1"]);
+        tag.first_chunk().copied().unwrap_or_default()
+    }
+
+    /// The key of one segment of one log.
+    pub(super) fn segment(&self, origin: &str, salt: &[u8; 32]) -> Option<SegmentKey> {
+        let key = self.derive(&[b"callgate side segment 1\n", salt, origin.as_bytes()]);
+        SegmentKey::new(&key, origin)
+    }
+
+    fn derive(&self, parts: &[&[u8]]) -> [u8; KEY_BYTES] {
+        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, self.0.expose_secret()));
+        for part in parts {
+            context.update(part);
+        }
+        context.sign().as_ref().first_chunk().copied().unwrap_or_default()
+    }
+}
+
+/// Makes a key file. It appears whole or not at all, and the first of two processes wins.
+fn make(path: &Path) -> Result<(), SideError> {
+    let mut random = [0; KEY_BYTES + 8];
+    rand::fill(&mut random).map_err(|_| SideError::NoRandom)?;
+    let (key, name) = random.split_at(KEY_BYTES);
+    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    let whole = folder.join(format!(".side.key.{}", hex::encode(name)));
+    let made = place(&folder, &whole, path, key);
+    // Best effort: what is left over is a key that encrypts nothing.
+    let _ = fs::remove_file(&whole);
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(SideError::Io { path: PathBuf::from(path), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn place(folder: &Path, whole: &Path, path: &Path, key: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut file = private(fs::OpenOptions::new().write(true).create_new(true)).open(whole)?;
+    file.write_all(key)?;
+    file.sync_all()?;
+    fs::hard_link(whole, path)?;
+    fs::File::open(folder)?.sync_all()
+}
+
+/// Files of this store are their owner's alone.
+pub(super) fn private(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
+}
+
+#[cfg(unix)]
+fn refuse_exposed(path: &Path) -> Result<(), SideError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let failed = |source| SideError::Io { path: path.to_owned(), source };
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 { Ok(()) } else { Err(SideError::KeyExposed { path: path.to_owned(), mode }) }
+}
+
+#[cfg(not(unix))]
+fn refuse_exposed(_: &Path) -> Result<(), SideError> {
+    Ok(())
+}

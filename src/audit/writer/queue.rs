@@ -1,0 +1,251 @@
+//! The queue before the writer's thread, and what those who come to it are told.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{Health, NewRecord, Role, WriteError, WriterOptions, Written};
+use crate::audit::tree::Hash;
+
+/// Records that one sync serves at the most.
+const GROUP_MAX: usize = 1_024;
+/// Bytes of records that one group holds at the most, but for its last record.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// A record, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) record: NewRecord,
+    pub(super) leaf: Hash,
+    pub(super) done: oneshot::Sender<Written>,
+}
+
+impl Request {
+    fn bytes_len(&self) -> usize {
+        match &self.record.role {
+            Role::Intent { abandoned, .. } => self.record.bytes.len() + abandoned.len(),
+            Role::Plain | Role::Outcome { .. } => self.record.bytes.len(),
+        }
+    }
+}
+
+/// What the disk has left.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Room {
+    Enough,
+    /// Outcomes still pass.
+    Low,
+    None,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    arrived: Condvar,
+    records_max: usize,
+    bytes_max: usize,
+    stalled_after: Duration,
+    reserve_bytes: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    waiting: VecDeque<Request>,
+    bytes: usize,
+    /// The thread sleeps until so many wait; `None` while it does not sleep.
+    wake_at: Option<usize>,
+    /// Since when the thread works on a group.
+    working_since: Option<Instant>,
+    poison: Option<Arc<io::Error>>,
+    room: Room,
+    closed: bool,
+}
+
+impl Queue {
+    pub(super) const fn new(options: &WriterOptions) -> Self {
+        Self {
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                bytes: 0,
+                wake_at: None,
+                working_since: None,
+                poison: None,
+                room: Room::Enough,
+                closed: false,
+            }),
+            arrived: Condvar::new(),
+            records_max: options.queue_max,
+            bytes_max: options.queue_bytes_max,
+            stalled_after: options.stalled_after,
+            reserve_bytes: options.reserve_bytes,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn push(&self, request: Request) -> Result<(), WriteError> {
+        let mut state = self.lock();
+        self.admit(&state, &request)?;
+        state.bytes += request.bytes_len();
+        state.waiting.push_back(request);
+        if state.wake_at.is_some_and(|at| state.waiting.len() >= at) {
+            state.wake_at = None;
+            drop(state);
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Would a new call's record be taken now?
+    pub(super) fn admits_calls(&self) -> Result<(), WriteError> {
+        let state = self.lock();
+        self.usable(&state)?;
+        if state.room == Room::Enough { Ok(()) } else { Err(self.disk_low()) }
+    }
+
+    const fn disk_low(&self) -> WriteError {
+        WriteError::DiskLow { reserve_bytes: self.reserve_bytes }
+    }
+
+    fn usable(&self, state: &State) -> Result<(), WriteError> {
+        if let Some(poison) = &state.poison {
+            return Err(WriteError::Poisoned(Arc::clone(poison)));
+        }
+        if state.closed {
+            return Err(WriteError::Stopped);
+        }
+        if self.is_stalled(state) {
+            return Err(WriteError::Stalled { after: self.stalled_after });
+        }
+        Ok(())
+    }
+
+    fn admit(&self, state: &State, request: &Request) -> Result<(), WriteError> {
+        self.usable(state)?;
+        let passes = match state.room {
+            Room::Enough => true,
+            Room::Low => matches!(request.record.role, Role::Outcome { .. }),
+            Room::None => false,
+        };
+        if !passes {
+            return Err(self.disk_low());
+        }
+        let bytes = state.bytes.saturating_add(request.bytes_len());
+        if state.waiting.len() >= self.records_max || bytes > self.bytes_max {
+            return Err(WriteError::Busy);
+        }
+        Ok(())
+    }
+
+    fn is_stalled(&self, state: &State) -> bool {
+        state.working_since.is_some_and(|since| since.elapsed() >= self.stalled_after)
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let state = self.lock();
+        match (&state.poison, state.room) {
+            (Some(_), _) => Health::Poisoned,
+            (None, _) if state.closed => Health::Stopped,
+            (None, _) if self.is_stalled(&state) => Health::Stalled,
+            (None, Room::Low | Room::None) => Health::DiskLow,
+            (None, Room::Enough) => Health::Ready,
+        }
+    }
+
+    /// Takes the next group. Returns an empty one at `until`, and `None` once the queue is closed and empty.
+    ///
+    /// Those whom the last sync woke are about to come back. Who of them comes first does not go alone:
+    /// the thread waits until `expected` are there, but not longer than `gather`.
+    pub(super) fn take(
+        &self,
+        group: &mut Vec<Request>,
+        until: Instant,
+        expected: usize,
+        gather: Duration,
+    ) -> Option<()> {
+        let mut state = self.lock();
+        state.working_since = None;
+        let gather_until = Instant::now() + gather;
+        state = self.sleep(state, 1, until);
+        if !state.waiting.is_empty() && expected > 1 {
+            state = self.sleep(state, expected.min(GROUP_MAX), gather_until.min(until));
+        }
+        if state.waiting.is_empty() {
+            return (!state.closed).then_some(());
+        }
+        let mut bytes = 0;
+        while group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
+            let Some(request) = state.waiting.pop_front() else { break };
+            bytes += request.bytes_len();
+            group.push(request);
+        }
+        state.bytes = state.bytes.saturating_sub(bytes);
+        state.working_since = Some(Instant::now());
+        Some(())
+    }
+
+    /// Sleeps until so many wait, or until a moment, or until the queue is closed.
+    fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        count: usize,
+        until: Instant,
+    ) -> MutexGuard<'a, State> {
+        while state.waiting.len() < count && !state.closed {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state.wake_at = Some(count);
+            state = self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.wake_at = None;
+        state
+    }
+
+    /// The thread is about to use the disk for itself.
+    pub(super) fn working(&self) {
+        self.lock().working_since.get_or_insert_with(Instant::now);
+    }
+
+    pub(super) fn set_room(&self, room: Room) {
+        self.lock().room = room;
+    }
+
+    /// From now on everybody is refused, and who waits is told.
+    pub(super) fn poison(&self, poison: &Arc<io::Error>) {
+        let waiting = {
+            let mut state = self.lock();
+            state.poison = Some(Arc::clone(poison));
+            state.bytes = 0;
+            std::mem::take(&mut state.waiting)
+        };
+        for request in waiting {
+            // A waiter that has gone away needs no answer.
+            let _ = request.done.send(Err(WriteError::Poisoned(Arc::clone(poison))));
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// Closes, and drops what waits: the thread is gone.
+    pub(super) fn abandon(&self) {
+        let waiting = {
+            let mut state = self.lock();
+            state.closed = true;
+            state.working_since = None;
+            std::mem::take(&mut state.waiting)
+        };
+        drop(waiting);
+    }
+}

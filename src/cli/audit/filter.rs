@@ -1,0 +1,98 @@
+//! Which records are wanted, as it is typed.
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::audit::index::Filter;
+
+/// Which records are wanted: those that have all of these.
+#[derive(Clone, Debug, Args)]
+pub(super) struct FilterArguments {
+    /// The log, `serve-0`.
+    #[arg(long)]
+    log: Option<String>,
+    /// The client.
+    #[arg(long)]
+    client: Option<String>,
+    /// The tool, as it was asked for.
+    #[arg(long)]
+    tool: Option<String>,
+    /// How the call ended: allowed, denied, pending, withheld, failed, unknown.
+    #[arg(long)]
+    outcome: Option<String>,
+    /// The refusal in one word.
+    #[arg(long)]
+    code: Option<String>,
+    /// The run.
+    #[arg(long)]
+    run: Option<String>,
+    /// The call's id.
+    #[arg(long)]
+    call: Option<String>,
+    /// Not before this time (RFC 3339), or not longer ago than this (`90s`, `15m`, `2h`, `3d`, `1w`).
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<Timestamp>,
+    /// Before this time, or longer ago than this.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<Timestamp>,
+}
+
+impl FilterArguments {
+    pub(super) fn filter(&self) -> Filter {
+        let Self { log, client, tool, outcome, code, run, call, since, until } = self.clone();
+        Filter { log, client, tool, outcome, code, run, call, since, until }
+    }
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    time(text, Timestamp::now()).ok_or_else(|| {
+        "expected a time such as `2026-11-01T12:00:00Z`, or an age such as `90s`, `15m`, `2h`, `3d` or `1w`"
+            .to_owned()
+    })
+}
+
+/// A time, or an age before now.
+fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
+    if let Ok(time) = text.parse() {
+        return Some(time);
+    }
+    let unit = text.chars().last()?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        'w' => 7 * 86_400,
+        _ => return None,
+    };
+    let digits = text.strip_suffix(unit).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let age = digits.parse::<i64>().ok()?.checked_mul(seconds)?;
+    now.checked_sub(SignedDuration::from_secs(age)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_given_as_itself_or_as_an_age() {
+        let now: Timestamp = "2026-11-08T00:00:00Z".parse().unwrap();
+        let read = |text| time(text, now).map(|time| time.to_string());
+        assert_eq!(read("2026-11-01T12:00:00+02:00").as_deref(), Some("2026-11-01T10:00:00Z"));
+        for (age, expected) in [
+            ("0s", "2026-11-08T00:00:00Z"),
+            ("90s", "2026-11-07T23:58:30Z"),
+            ("15m", "2026-11-07T23:45:00Z"),
+            ("2h", "2026-11-07T22:00:00Z"),
+            ("3d", "2026-11-05T00:00:00Z"),
+            ("1w", "2026-11-01T00:00:00Z"),
+        ] {
+            assert_eq!(read(age).as_deref(), Some(expected), "{age}");
+        }
+        for nonsense in
+            ["", "h", "-2h", "+2h", "2", "2y", "2 h", "99999999999999999999d", "9999999999w", "2€", "soon"]
+        {
+            assert_eq!(read(nonsense), None, "{nonsense}");
+        }
+    }
+}

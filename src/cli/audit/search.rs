@@ -1,0 +1,92 @@
+//! `callgate audit search`: finds records, and counts calls.
+
+use std::{path::Path, process::ExitCode};
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::{
+    Failure,
+    filter::FilterArguments,
+    line::{Lines, visible},
+    place::State,
+    warn,
+};
+use crate::{
+    audit::index::{CountBy, Index},
+    cli::output::{DIM, Printer},
+};
+
+/// What `search` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    state: State,
+    #[command(flatten)]
+    filter: FilterArguments,
+    /// How many records are shown, the newest first.
+    #[arg(long, value_name = "N", default_value_t = 50, conflicts_with = "count_by")]
+    limit: u32,
+    /// Count calls in place of showing records. A summary counts as many as it says.
+    #[arg(long, value_name = "MEMBER")]
+    count_by: Option<Member>,
+    /// Make the index over the logs anew first.
+    #[arg(long)]
+    rebuild: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Member {
+    Outcome,
+    Tool,
+    Client,
+    Code,
+}
+
+impl From<Member> for CountBy {
+    fn from(member: Member) -> Self {
+        match member {
+            Member::Outcome => Self::Outcome,
+            Member::Tool => Self::Tool,
+            Member::Client => Self::Client,
+            Member::Code => Self::Code,
+        }
+    }
+}
+
+pub(super) async fn run(printer: Printer, config: &Path, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let state = arguments.state.find(config)?;
+    let mut index = Index::open(&state).await?;
+    if arguments.rebuild {
+        index.rebuild().await?;
+    }
+    let filter = arguments.filter.filter();
+    if let Some(member) = arguments.count_by {
+        let by = CountBy::from(member);
+        let counts = index.count(&filter, by).await?;
+        print_counts(printer, by, &counts);
+    } else {
+        let matches = index.search(&filter, arguments.limit).await?;
+        // A reader that has gone away wants no more lines.
+        let _ = Lines::new(printer).print(&matches);
+        if u32::try_from(matches.len()) == Ok(arguments.limit) && !printer.is_json() {
+            let note = format!("{DIM}the newest {}; `--limit` shows more{DIM:#}", matches.len());
+            printer.note(&note);
+        }
+    }
+    Ok(warn(printer, index.faults()))
+}
+
+fn print_counts(printer: Printer, by: CountBy, counts: &[(String, u64)]) {
+    if printer.is_json() {
+        let counts: Vec<_> =
+            counts.iter().map(|(value, calls)| json!({ by.word(): value, "calls": calls })).collect();
+        printer.value(&counts);
+        return;
+    }
+    let row = |(value, calls): &(String, u64)| {
+        let value = if value.is_empty() { "-".to_owned() } else { visible(value) };
+        vec![value, calls.to_string()]
+    };
+    printer.table(&[by.word(), "calls"], &counts.iter().map(row).collect::<Vec<_>>());
+}
