@@ -159,10 +159,6 @@ impl SimDisk {
         machine.fault = Some((machine.operations + operations, fault));
     }
 
-    pub(in crate::audit) fn no_fault(&self) {
-        self.machine().fault = None;
-    }
-
     pub(in crate::audit) fn plant(&self, planted: Option<Planted>) {
         self.machine().planted = planted;
     }
@@ -215,10 +211,6 @@ impl SimDisk {
 
     pub(in crate::audit) fn operations(&self) -> u64 {
         self.machine().operations
-    }
-
-    pub(in crate::audit) fn set_free_bytes(&self, bytes: u64) {
-        self.machine().free_bytes = bytes;
     }
 
     /// How often each fault was injected.
