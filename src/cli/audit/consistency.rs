@@ -14,6 +14,7 @@ use super::{
     line::visible,
     place::{self, State, keys_or_listed},
     prove::write,
+    verify::count,
 };
 use crate::{
     audit::{
@@ -60,8 +61,10 @@ pub(super) fn run(printer: Printer, config: &Path, arguments: &Arguments) -> Res
         printer.value(&json!({ "ok": true, "log": log.name(), "old": old_size, "new": new_size }));
     } else {
         printer.line(&format!(
-            "{GOOD}ok:{GOOD:#} `{}` with {new_size} records begins with the {old_size} records of the older checkpoint",
-            visible(log.name())
+            "{GOOD}ok:{GOOD:#} `{}` with {} begins with the {} of the older checkpoint",
+            visible(log.name()),
+            count(new_size, "record"),
+            count(old_size, "record"),
         ));
     }
     Ok(ExitCode::SUCCESS)

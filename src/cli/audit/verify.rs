@@ -100,7 +100,7 @@ fn print(printer: Printer, report: &Report) {
     });
 }
 
-fn count(count: u64, noun: &str) -> String {
+pub(super) fn count(count: u64, noun: &str) -> String {
     plural(usize::try_from(count).unwrap_or(usize::MAX), noun)
 }
 
