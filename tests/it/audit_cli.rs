@@ -3,9 +3,11 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -170,6 +172,36 @@ async fn records_are_found_by_what_they_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_goes_on_when_the_gate_is_started_again() {
+    let recorded = Recorded::new().await;
+    let mut tail = Command::new(PROGRAM)
+        .args(["audit", "tail", "-f", "-n", "1", "--json"])
+        .current_dir(recorded.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (sent, lines) = mpsc::channel();
+    let stdout = BufReader::new(tail.stdout.take().unwrap());
+    std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sent.send(line)));
+    let next = || -> Value {
+        let line = lines.recv_timeout(Duration::from_secs(20)).expect("the tail goes on");
+        serde_json::from_str(&line).unwrap()
+    };
+    assert_eq!(next()["index"], 4);
+    for start in [5, 7] {
+        let gate = Process::start(recorded.path());
+        let read = id(&gate.call("bob", "notes.get", "1").await);
+        let line = next();
+        assert_eq!((&line["index"], &line["record"]["record"]), (&json!(start), &json!("start")));
+        let line = next();
+        assert_eq!((&line["index"], &line["record"]["call"]["id"]), (&json!(start + 1), &json!(read)));
+        assert!(gate.stop().success());
+    }
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_is_shown_with_what_was_kept_of_it() {
     let recorded = Recorded::new().await;
     let shown = recorded.audit(&["show", &recorded.kept]).good();
@@ -241,6 +273,8 @@ async fn another_body_in_the_place_of_the_kept_one_does_not_hold() {
 async fn a_call_that_may_lie_behind_damage_is_not_said_to_be_unknown() {
     let recorded = Recorded::new().await;
     let (folder, state) = recorded.copy();
+    // An index that was made before the damage would still find it.
+    fs::remove_file(Path::new(&state).join("audit/index.db")).unwrap();
     flip(&segment(Path::new(&state), "serve-0"), &recorded.read);
     for command in ["show", "prove"] {
         let refused =
