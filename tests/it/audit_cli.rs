@@ -380,7 +380,10 @@ async fn a_proof_is_checked_elsewhere_with_the_key_alone() {
     let refused = check("proof.txt", "other.pub").refusal();
     assert_eq!(refused, "error: the checkpoint cannot be trusted: not signed by any of the keys\n");
     let wrong = recorded.audit(&["verify", "--key", elsewhere.path().join("other.pub").to_str().unwrap()]);
-    assert_eq!(wrong.code, 1, "{wrong:?}");
+    assert_eq!(
+        (wrong.code, wrong.stderr.as_str()),
+        (1, "nothing here is signed by a key that `--key` names\n")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -396,6 +399,8 @@ async fn a_log_that_grew_is_consistent_with_its_older_checkpoint() {
     assert_eq!(said, "ok: `serve-0` with 7 records begins with the 5 records of the older checkpoint\n");
     let said = recorded.audit(&["consistency", now, "then.txt"]).refusal();
     assert_eq!(said, "error: the older checkpoint has 7 records, the newer one 5\n");
+    let said = recorded.audit(&["consistency", "callgate.yaml", now]).refusal();
+    assert_eq!(said, "error: `callgate.yaml` is neither a checkpoint file nor a number of records\n");
     // The checkpoint of another gate's log is not of this one.
     let other = Recorded::new().await;
     let foreign = other.state().join("audit/serve-0/checkpoint");
@@ -411,7 +416,7 @@ async fn an_export_holds_every_record() {
     assert_eq!(lines[4]["record"]["code"], "not_listed");
     let file = recorded.path().join("calls.csv");
     let said = recorded.audit(&["export", "--format", "csv", "-o", "calls.csv", "--outcome", "denied"]);
-    assert_eq!(said.stderr, "1 records in `calls.csv`\n");
+    assert_eq!(said.stderr, "1 record in `calls.csv`\n");
     let table = fs::read_to_string(file).unwrap();
     let rows: Vec<&str> = table.split("\r\n").collect();
     assert_eq!(rows.len(), 3, "{table}");

@@ -80,7 +80,10 @@ impl Given {
     /// Reads what was typed. A number is a size, unless a file has that name.
     fn read(given: &str) -> Result<Self, Failure> {
         if let Ok(note) = fs::read(given) {
-            return Ok(Self::Note(note));
+            let is_checkpoint = Checkpoint::parse(&note).is_ok();
+            return is_checkpoint
+                .then_some(Self::Note(note))
+                .ok_or_else(|| Failure::NoCheckpoint { given: given.to_owned() });
         }
         given.parse().map(Self::Size).map_err(|_| Failure::NoCheckpoint { given: given.to_owned() })
     }

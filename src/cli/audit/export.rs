@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, filter::FilterArguments, line::json_line, place::State};
+use super::{Failure, filter::FilterArguments, line::json_line, place::State, verify::count as plural};
 use crate::{
     audit::{
         index::{Filter, Match},
@@ -62,7 +62,7 @@ pub(super) fn run(printer: Printer, config: &Path, arguments: &Arguments) -> Res
     if printer.is_json() {
         printer.value(&serde_json::json!({ "records": count, "file": path }));
     } else {
-        printer.note(&format!("{count} records in `{}`", path.display()));
+        printer.note(&format!("{} in `{}`", plural(count, "record"), path.display()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -34,7 +34,7 @@ fn key(args: &State, config: &Path, state: &Path) -> Result<SideKey, Failure> {
     if let Some(server) = args.server(config)?
         && let Some(reference) = &server.record.bodies.key
     {
-        let base = config.parent().unwrap_or(Path::new(""));
+        let base = config.parent().unwrap_or_else(|| Path::new(""));
         let secret = read_secret(reference, base).map_err(Failure::SideSecret)?;
         return SideKey::parse(&secret).ok_or(Failure::SideKey);
     }
@@ -120,7 +120,7 @@ fn check_one(found: &Found, kind: Kind, digest: &str) -> Kept {
         let canonical = canonical.and_then(|value| serde_json_canonicalizer::to_vec(&value).ok());
         canonical.is_some_and(|canonical| found.salts.iter().any(|salt| salt.check(&canonical, digest)))
     };
-    let body = bodies.iter().find(|body| fits(&body.bytes)).or(bodies.last());
+    let body = bodies.iter().find(|body| fits(&body.bytes)).or_else(|| bodies.last());
     let erased = found.erased.iter().rev().find(|erased| erased.kind == Some(kind));
     let verdict = match (body, erased) {
         (Some(body), _) if fits(&body.bytes) => Verdict::Holds,
