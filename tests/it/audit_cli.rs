@@ -486,8 +486,7 @@ async fn the_key_of_bodies_is_the_one_that_the_project_names() {
 async fn the_small_verifier_says_what_verify_says() {
     let recorded = Recorded::new().await;
     let key = recorded.state().join("audit/keys.pub");
-    // Examples are built with the tests, beside the program.
-    let verifier = Path::new(PROGRAM).parent().unwrap().join("examples/verify_log");
+    let verifier = small_verifier();
     let small = |state: &Path| print(Command::new(&verifier).arg(state).arg("--key").arg(&key));
     let said = small(&recorded.state());
     assert_eq!((said.code, said.stdout.lines().last()), (0, Some("clean")), "{said:?}");
@@ -498,4 +497,17 @@ async fn the_small_verifier_says_what_verify_says() {
     assert_eq!((said.code, damaged.code), (1, 1));
     let damage = said.stdout.lines().find_map(|line| line.strip_prefix("DAMAGE ")).unwrap();
     assert!(damaged.stdout.contains(damage), "{damage}: {damaged:?}");
+}
+
+/// The example, built as the program was: `cargo test --test it` alone builds none.
+fn small_verifier() -> PathBuf {
+    let folder = Path::new(PROGRAM).parent().unwrap();
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--locked", "--example", "verify_log", "--target-dir"]);
+    build.arg(folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if folder.ends_with("release") {
+        build.arg("--release");
+    }
+    print(&mut build).good();
+    folder.join("examples/verify_log")
 }
