@@ -55,7 +55,7 @@ use crate::{
 
 pub use log::{LogError, LogName};
 pub use record::Ending;
-pub use setup::{Keys, public_keys};
+pub use setup::{Keys, public_keys, side_key};
 pub use writer::WriteError;
 
 use counts::Counts;

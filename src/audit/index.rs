@@ -142,6 +142,12 @@ impl Index {
         &self.faults
     }
 
+    /// The same, of an index that is not asked any more.
+    #[must_use]
+    pub fn into_faults(self) -> Vec<ReadError> {
+        self.faults
+    }
+
     /// The newest records that pass the filter, newest first.
     ///
     /// # Errors

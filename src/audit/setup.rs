@@ -7,7 +7,6 @@ use std::{
 };
 
 use aws_lc_rs::rand;
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
@@ -67,7 +66,7 @@ impl Setup {
         }
         let previous = keys.previous.iter().map(|key| PublicKey::parse(key)).collect::<Result<_, _>>()?;
         let bodies = match &keys.bodies {
-            Some(text) => bodies_key(text).ok_or(LogError::BodiesKey)?,
+            Some(text) => SideKey::parse(text).ok_or(LogError::BodiesKey)?,
             None => SideKey::open(&folder.join(BODIES_KEY))?,
         };
         publish(&folder.join(PUBLIC_KEYS), &signing.public().encoded())?;
@@ -91,11 +90,6 @@ fn base(folder: &Path, set: Option<&LogOrigin>, key: Option<&PrivateKey>) -> Res
     })?;
     let origin = LogOrigin::parse(text.expose_secret().trim());
     origin.map(|origin| origin.as_str().to_owned()).map_err(|reason| LogError::Origin { path, reason })
-}
-
-fn bodies_key(text: &SecretString) -> Option<SideKey> {
-    let bytes = BASE64_STANDARD.decode(text.expose_secret().trim()).ok()?;
-    Some(SideKey::from_bytes(bytes.try_into().ok()?))
 }
 
 /// The content of a file that is made once, and is the same for all who come later.
@@ -156,6 +150,12 @@ fn publish(path: &Path, key: &str) -> Result<(), LogError> {
 #[must_use]
 pub fn public_keys(state: &Path) -> PathBuf {
     state.join("audit").join(PUBLIC_KEYS)
+}
+
+/// Where the key of a state folder's side stores is, unless the operator names another.
+#[must_use]
+pub fn side_key(state: &Path) -> PathBuf {
+    state.join("audit").join(BODIES_KEY)
 }
 
 #[cfg(test)]

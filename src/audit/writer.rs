@@ -80,7 +80,9 @@ pub enum WriteError {
         after: Duration,
     },
     /// Less of the disk is free than has to stay free.
-    #[error("the disk is almost full: less than {reserve_bytes} bytes are free")]
+    #[error(
+        "the disk of the record has less free than the {reserve_bytes} bytes that `record: reserve` keeps back"
+    )]
     DiskLow {
         /// How many bytes have to be free.
         reserve_bytes: u64,

@@ -5,6 +5,7 @@ mod consistency;
 mod erase;
 mod export;
 mod filter;
+mod kept;
 mod key;
 mod line;
 mod place;
@@ -31,6 +32,7 @@ use crate::{
         side::SideError,
         verifier::VerifyError,
     },
+    credential::CredentialError,
     manifest::Problem,
 };
 
@@ -47,7 +49,7 @@ enum Command {
     Tail(tail::Arguments),
     /// Find records, newest first, or count calls.
     Search(search::Arguments),
-    /// Show the records of a call, or one record.
+    /// Show the records of a call, or one record, and check what was kept of it.
     Show(show::Arguments),
     /// Verify every record, head, tile and checkpoint of all logs.
     Verify(verify::Arguments),
@@ -92,12 +94,16 @@ enum Failure {
     Config(Box<Problem>),
     #[error("there is no folder `{}`; `--state` names the state folder", path.display())]
     NoState { path: PathBuf },
+    #[error("`{}` is no state folder with a record: there is no folder `audit` in it", path.display())]
+    NoLogs { path: PathBuf },
     #[error("there is no log `{log}`; there are: {}", names(known))]
     NoLog { log: String, known: Vec<String> },
     #[error("which log? `--log` names one of: {}", names(known))]
     LogLeftOut { known: Vec<String> },
     #[error("no record of `{id}`")]
     NoRecord { id: String },
+    #[error("no record of `{id}` in what can be read: {fault}")]
+    NotReadable { id: String, fault: String },
     #[error("record {index} of `{log}` is not the record of a call")]
     NoCall { log: String, index: u64 },
     #[error("`{id}` is on record in several places; name one of them: {}", names(places))]
@@ -108,8 +114,12 @@ enum Failure {
     NoKey { given: String },
     #[error("`{}` holds no public keys; give one with `--key`", path.display())]
     NoKeys { path: PathBuf },
-    #[error("there is no side store key `{}`, so nothing was kept", path.display())]
+    #[error("there is no `{}`, the key of what was kept of calls", path.display())]
     NoSideKey { path: PathBuf },
+    #[error("the key that `record.bodies.key` names: {0}")]
+    SideSecret(CredentialError),
+    #[error("the key that `record.bodies.key` names is not 32 bytes in base64")]
+    SideKey,
     #[error("the bodies of a call cannot be brought back once they are erased: say `--yes`")]
     Unconfirmed,
     #[error("`{}` cannot be used: {source}", path.display())]

@@ -14,6 +14,7 @@ mod backend;
 mod gate;
 mod project;
 mod raw;
+mod process;
 mod served;
 
 mod costly;
@@ -25,6 +26,8 @@ mod failures;
 mod misbehaving;
 mod front;
 mod kill;
+mod audit_cli;
+mod poison;
 mod release;
 mod identity;
 mod names;

@@ -41,9 +41,13 @@ impl Follower {
             if let Some(found) = self.advance()? {
                 return Ok(Some(found));
             }
+            let next = self.next_segment()?;
+            if self.renew()? {
+                continue;
+            }
             // The segment is looked at again once it is known that another has begun, since its last
             // frames may have been written in between.
-            let Some(next) = self.next_segment()? else { return Ok(None) };
+            let Some(next) = next else { return Ok(None) };
             if let Some(found) = self.advance()? {
                 return Ok(Some(found));
             }
@@ -76,6 +80,11 @@ impl Follower {
         let holder = segments.iter().rev().find(|first| **first <= self.from).copied().unwrap_or(oldest);
         self.frames = Some(self.log.open(holder)?);
         Ok(true)
+    }
+
+    /// Goes on in the file that has taken the segment's name, if one has.
+    fn renew(&mut self) -> Result<bool, ReadError> {
+        self.frames.as_mut().map_or(Ok(false), Frames::renew)
     }
 
     /// The segment behind the one that is read.

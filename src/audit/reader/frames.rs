@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use super::{Damage, ReadError};
@@ -90,6 +90,18 @@ impl Frames {
     pub(super) fn open(path: PathBuf, first: u64) -> Result<Self, ReadError> {
         let file = File::open(&path).map_err(|source| ReadError::Io { path: path.clone(), source })?;
         Ok(Self { path, file, first, index: first, offset: 0, buffer: Vec::new(), start: 0, header: false })
+    }
+
+    /// Opens the segment again, at the same place, where another file has taken its name: a process that
+    /// goes on with a log writes its last segment anew. What was read stands in both.
+    pub(super) fn renew(&mut self) -> Result<bool, ReadError> {
+        let failed = |source| ReadError::Io { path: self.path.clone(), source };
+        if !is_replaced(&self.file, &self.path).map_err(failed)? {
+            return Ok(false);
+        }
+        self.file = File::open(&self.path).map_err(failed)?;
+        self.forget();
+        Ok(true)
     }
 
     pub(super) const fn first(&self) -> u64 {
@@ -235,6 +247,25 @@ impl Frames {
     fn failed(&self, source: io::Error) -> ReadError {
         ReadError::Io { path: self.path.clone(), source }
     }
+}
+
+/// Whether another file has the name that this one was opened by. One that has no name any more is
+/// no other.
+#[cfg(unix)]
+fn is_replaced(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let ours = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) != (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where files that are open keep their names.
+#[cfg(not(unix))]
+fn is_replaced(_: &File, _: &Path) -> io::Result<bool> {
+    Ok(false)
 }
 
 enum Judged {

@@ -83,6 +83,31 @@ fn a_follower_waits_for_the_rest_of_a_frame_and_goes_on_in_new_segments() {
 }
 
 #[test]
+fn a_follower_goes_on_in_a_segment_that_was_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut fixture = Fixture::new(folder.path(), "serve-0");
+    numbered(&mut fixture, 2);
+    let mut follower = log(&fixture).follow(0).unwrap();
+    let mut drain =
+        || -> Vec<u64> { std::iter::from_fn(|| follower.poll().unwrap()).map(|found| found.index).collect() };
+    let write_anew = |fixture: &Fixture| {
+        let anew = fixture.path().with_extension("new");
+        fs::copy(fixture.path(), &anew).unwrap();
+        fs::rename(&anew, fixture.path()).unwrap();
+    };
+    assert_eq!(drain(), [0, 1]);
+    write_anew(&fixture);
+    numbered(&mut fixture, 2);
+    assert_eq!(drain(), [2, 3]);
+    // Written anew, grown, and ended, all since it was looked at last.
+    write_anew(&fixture);
+    numbered(&mut fixture, 2);
+    fixture.rotate();
+    numbered(&mut fixture, 1);
+    assert_eq!(drain(), [4, 5, 6]);
+}
+
+#[test]
 fn a_follower_waits_for_a_log_that_has_no_record_yet() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("audit/serve-0/segments")).unwrap();

@@ -7,7 +7,8 @@ use std::{
 };
 
 use aws_lc_rs::{hmac, rand};
-use secrecy::{ExposeSecret as _, SecretBox};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 
 use super::{SideError, format::SegmentKey};
 
@@ -23,6 +24,13 @@ impl SideKey {
     #[must_use]
     pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
         Self(SecretBox::new(Box::new(bytes)))
+    }
+
+    /// The key that configuration gives as text: 32 bytes in base64. Anything else is none.
+    #[must_use]
+    pub fn parse(text: &SecretString) -> Option<Self> {
+        let bytes = BASE64_STANDARD.decode(text.expose_secret().trim()).ok()?;
+        Some(Self::from_bytes(bytes.try_into().ok()?))
     }
 
     /// Reads a key file, or makes one where there is none.

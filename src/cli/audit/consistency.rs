@@ -14,6 +14,7 @@ use super::{
     line::visible,
     place::{self, State, keys_or_listed},
     prove::write,
+    verify::count,
 };
 use crate::{
     audit::{
@@ -60,8 +61,10 @@ pub(super) fn run(printer: Printer, config: &Path, arguments: &Arguments) -> Res
         printer.value(&json!({ "ok": true, "log": log.name(), "old": old_size, "new": new_size }));
     } else {
         printer.line(&format!(
-            "{GOOD}ok:{GOOD:#} `{}` with {new_size} records begins with the {old_size} records of the older checkpoint",
-            visible(log.name())
+            "{GOOD}ok:{GOOD:#} `{}` with {} begins with the {} of the older checkpoint",
+            visible(log.name()),
+            count(new_size, "record"),
+            count(old_size, "record"),
         ));
     }
     Ok(ExitCode::SUCCESS)
@@ -77,7 +80,10 @@ impl Given {
     /// Reads what was typed. A number is a size, unless a file has that name.
     fn read(given: &str) -> Result<Self, Failure> {
         if let Ok(note) = fs::read(given) {
-            return Ok(Self::Note(note));
+            let is_checkpoint = Checkpoint::parse(&note).is_ok();
+            return is_checkpoint
+                .then_some(Self::Note(note))
+                .ok_or_else(|| Failure::NoCheckpoint { given: given.to_owned() });
         }
         given.parse().map(Self::Size).map_err(|_| Failure::NoCheckpoint { given: given.to_owned() })
     }

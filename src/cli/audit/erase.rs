@@ -1,7 +1,6 @@
 //! `callgate audit erase`: the bodies that were kept of a call.
 
 use std::{
-    fs,
     io::{self, IsTerminal as _, Write as _},
     path::Path,
     process::ExitCode,
@@ -12,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
-    Failure,
+    Failure, kept,
     line::visible,
     place::{RecordId, State, log},
     prove::one,
@@ -20,9 +19,7 @@ use super::{
 use crate::{
     audit::{
         index::Match,
-        reader::LogFolder,
-        side::{Erase, Erased, SideKey, SideReader},
-        verifier::note::Checkpoint,
+        side::{Erase, Erased},
     },
     cli::output::{DOUBT, GOOD, Printer, plural},
 };
@@ -32,6 +29,9 @@ use crate::{
 pub(super) struct Arguments {
     /// The id of the call, or the place of a record of it (`serve-0/12`).
     id: RecordId,
+    /// Erase the salt too: nobody can check a guess against the digests any more, nor what others kept.
+    #[arg(long)]
+    salt: bool,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
@@ -41,42 +41,18 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(printer: Printer, config: &Path, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let state = arguments.state.find(config)?;
-    let Match { log: name, found, view } = one(&arguments.id, &state).await?;
-    let Some(call) = call_number(&view.call) else {
+    let (Match { log: name, found, view }, code) = one(printer, &arguments.id, &state).await?;
+    let Some(call) = kept::call_number(&view.call) else {
         return Err(Failure::NoCall { log: name, index: found.index });
     };
-    let log = log(&state, &name)?;
-    let key = key(&state)?;
+    let side = kept::open(&arguments.state, config, &state, &log(&state, &name)?)?;
     if !arguments.yes && !confirmed(&view.call) {
         return Err(Failure::Unconfirmed);
     }
-    let side = SideReader::new(&log.path().join("side"), &origin(&state, &log), key);
     let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-    let erased = side.erase(call, Erase::Bodies, now_ms)?;
+    let erased = side.erase(call, if arguments.salt { Erase::Everything } else { Erase::Bodies }, now_ms)?;
     print(printer, &view.call, &erased);
-    Ok(if erased.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The key of the side stores. None is made here: without one, nothing was kept.
-fn key(state: &Path) -> Result<SideKey, Failure> {
-    let path = state.join("audit").join("side.key");
-    if path.exists() { Ok(SideKey::open(&path)?) } else { Err(Failure::NoSideKey { path }) }
-}
-
-/// The log's origin: as its checkpoint says it, or made of the state folder's.
-fn origin(state: &Path, log: &LogFolder) -> String {
-    let note = fs::read(log.path().join("checkpoint")).unwrap_or_default();
-    if let Ok(checkpoint) = Checkpoint::parse(&note) {
-        return checkpoint.origin.to_owned();
-    }
-    let base = fs::read_to_string(state.join("audit").join("origin")).unwrap_or_default();
-    format!("{}/{}", base.trim(), log.name())
-}
-
-/// A call's id as a number.
-fn call_number(id: &str) -> Option<u128> {
-    let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    u128::from_str_radix(id, 16).ok().filter(|_| is_id)
+    Ok(if erased.damaged.is_empty() { code } else { ExitCode::FAILURE })
 }
 
 /// Asks on a terminal; elsewhere there is nobody who could agree.
@@ -100,15 +76,16 @@ fn print(printer: Printer, call: &str, erased: &Erased) {
             .value(&json!({ "call": call, "erased": entries, "erased_before": before, "damaged": damaged }));
         return;
     }
-    let bodies = |count| match count {
-        1 => "1 body".to_owned(),
-        count => format!("{count} bodies"),
+    let entries = |count| match count {
+        1 => "1 entry".to_owned(),
+        count => format!("{count} entries"),
     };
-    let before = match erased.before {
-        0 => String::new(),
-        count => format!("; {} before", bodies(count)),
-    };
-    printer.line(&format!("{GOOD}erased:{GOOD:#} {}{before}", bodies(erased.entries)));
+    printer.line(&match (erased.entries, erased.before) {
+        (0, 0) => format!("nothing to erase is kept of call {}", visible(call)),
+        (0, before) => format!("nothing is left to erase: {} had been erased before", entries(before)),
+        (now, 0) => format!("{GOOD}erased:{GOOD:#} {}", entries(now)),
+        (now, before) => format!("{GOOD}erased:{GOOD:#} {}; {} before", entries(now), entries(before)),
+    });
     if !damaged.is_empty() {
         printer.note(&format!(
             "{DOUBT}warning:{DOUBT:#} {} cannot be read, and could hold more:",
@@ -116,17 +93,4 @@ fn print(printer: Printer, call: &str, erased: &Erased) {
         ));
     }
     damaged.iter().for_each(|place| printer.note(&format!("  {}", visible(place))));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_id_of_a_call_is_one() {
-        assert_eq!(call_number("000000000000000000000000000000ff"), Some(255));
-        for other in ["", "ff", "+00000000000000000000000000000ff", "0000000000000000000000000000000g"] {
-            assert_eq!(call_number(other), None, "{other}");
-        }
-    }
 }

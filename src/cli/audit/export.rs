@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, filter::FilterArguments, line::json_line, place::State};
+use super::{Failure, filter::FilterArguments, line::json_line, place::State, verify::count as plural};
 use crate::{
     audit::{
         index::{Filter, Match},
@@ -43,7 +43,7 @@ enum Format {
 /// it is missing in the log. The first damage ends it with an error.
 pub(super) fn run(printer: Printer, config: &Path, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let state = arguments.state.find(config)?;
-    let (logs, filter) = (reader::logs(&state)?, arguments.filter.filter());
+    let (logs, filter) = (reader::logs(&state)?, arguments.filter.filter(&state)?);
     let Some(path) = &arguments.output else {
         let written = write(&logs, &filter, arguments.format, &mut BufWriter::new(io::stdout()));
         return match written {
@@ -56,11 +56,13 @@ pub(super) fn run(printer: Printer, config: &Path, arguments: &Arguments) -> Res
     };
     let failed = |source| Failure::Io { path: path.clone(), source };
     let mut file = BufWriter::new(File::create(path).map_err(failed)?);
-    let count = write(&logs, &filter, arguments.format, &mut file)?;
+    let count = write(&logs, &filter, arguments.format, &mut file).inspect_err(|_| {
+        printer.note(&format!("`{}` is not whole: it ends where the error was met", path.display()));
+    })?;
     if printer.is_json() {
         printer.value(&serde_json::json!({ "records": count, "file": path }));
     } else {
-        printer.note(&format!("{count} records in `{}`", path.display()));
+        printer.note(&format!("{} in `{}`", plural(count, "record"), path.display()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,11 @@
 //! Which records are wanted, as it is typed.
 
-use clap::Args;
-use jiff::{SignedDuration, Timestamp};
+use std::path::Path;
 
+use clap::Args;
+use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+
+use super::{Failure, place};
 use crate::audit::index::Filter;
 
 /// Which records are wanted: those that have all of these.
@@ -17,8 +20,8 @@ pub(super) struct FilterArguments {
     /// The tool, as it was asked for.
     #[arg(long)]
     tool: Option<String>,
-    /// How the call ended: allowed, denied, pending, withheld, failed, unknown.
-    #[arg(long)]
+    /// How the call ended.
+    #[arg(long, value_parser = OUTCOMES)]
     outcome: Option<String>,
     /// The refusal in one word.
     #[arg(long)]
@@ -29,7 +32,7 @@ pub(super) struct FilterArguments {
     /// The call's id.
     #[arg(long)]
     call: Option<String>,
-    /// Not before this time (RFC 3339), or not longer ago than this (`90s`, `15m`, `2h`, `3d`, `1w`).
+    /// Not before this time (RFC 3339, or a date, which begins in UTC), or not longer ago than this (`90s`, `15m`, `2h`, `3d`, `1w`).
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<Timestamp>,
     /// Before this time, or longer ago than this.
@@ -37,16 +40,23 @@ pub(super) struct FilterArguments {
     until: Option<Timestamp>,
 }
 
+/// How a call ends, as records say it.
+const OUTCOMES: [&str; 6] = ["allowed", "denied", "pending", "withheld", "failed", "unknown"];
+
 impl FilterArguments {
-    pub(super) fn filter(&self) -> Filter {
+    /// The filter. A log that is not there is a slip: no record would ever fit.
+    pub(super) fn filter(&self, state: &Path) -> Result<Filter, Failure> {
+        if let Some(name) = &self.log {
+            place::log(state, name)?;
+        }
         let Self { log, client, tool, outcome, code, run, call, since, until } = self.clone();
-        Filter { log, client, tool, outcome, code, run, call, since, until }
+        Ok(Filter { log, client, tool, outcome, code, run, call, since, until })
     }
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {
     time(text, Timestamp::now()).ok_or_else(|| {
-        "expected a time such as `2026-11-01T12:00:00Z`, or an age such as `90s`, `15m`, `2h`, `3d` or `1w`"
+        "expected a time such as `2026-11-01T12:00:00Z` or `2026-11-01`, or an age such as `90s`, `15m`, `2h`, `3d` or `1w`"
             .to_owned()
     })
 }
@@ -55,6 +65,9 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
 fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
     if let Ok(time) = text.parse() {
         return Some(time);
+    }
+    if let Ok(date) = text.parse::<Date>() {
+        return date.to_zoned(TimeZone::UTC).ok().map(|midnight| midnight.timestamp());
     }
     let unit = text.chars().last()?;
     let seconds = match unit {
@@ -79,6 +92,7 @@ mod tests {
         let now: Timestamp = "2026-11-08T00:00:00Z".parse().unwrap();
         let read = |text| time(text, now).map(|time| time.to_string());
         assert_eq!(read("2026-11-01T12:00:00+02:00").as_deref(), Some("2026-11-01T10:00:00Z"));
+        assert_eq!(read("2026-11-01").as_deref(), Some("2026-11-01T00:00:00Z"));
         for (age, expected) in [
             ("0s", "2026-11-08T00:00:00Z"),
             ("90s", "2026-11-07T23:58:30Z"),

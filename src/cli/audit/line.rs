@@ -59,12 +59,15 @@ impl Lines {
             _ => BAD,
         };
         let took = view.micros.map(milliseconds).unwrap_or_default();
+        let rest = format!("{code:code_width$}  {took:>9}");
+        let (rest, outcome_width) = match rest.trim_end() {
+            "" => (String::new(), 0), // no blanks at the end of a line
+            rest => (format!("  {rest}"), outcome_width),
+        };
         format!(
             "{DIM}{time:time_width$}{DIM:#}  {place:place_width$}  {client:client_width$}  {tool:tool_width$}  \
-             {style}{outcome:outcome_width$}{style:#}  {code:code_width$}  {took:>9}"
+             {style}{outcome:outcome_width$}{style:#}{rest}"
         )
-        .trim_end()
-        .to_owned()
     }
 }
 

@@ -13,7 +13,7 @@ use super::Failure;
 use crate::{
     audit::{
         index::{Filter, Index, Match},
-        reader::{self, LogFolder, RecordView},
+        reader::{self, LogFolder, ReadError, RecordView},
         verifier::note::Key,
     },
     manifest::{Place, Problem, ServerFile, Source, read},
@@ -32,21 +32,32 @@ impl State {
     pub(super) fn find(&self, config: &Path) -> Result<PathBuf, Failure> {
         let path = match &self.state {
             Some(path) => path.clone(),
-            None => configured(config)?,
+            None => {
+                let base = config.parent().map(Path::to_owned).unwrap_or_default();
+                base.join(configured(config)?.state)
+            }
         };
-        if path.is_dir() { Ok(path) } else { Err(Failure::NoState { path }) }
+        match (path.is_dir(), path.join("audit").is_dir()) {
+            (true, true) => Ok(path),
+            (true, false) => Err(Failure::NoLogs { path }),
+            (false, _) => Err(Failure::NoState { path }),
+        }
+    }
+
+    /// What `callgate.yaml` says; nothing where `--state` says that no project is needed.
+    pub(super) fn server(&self, config: &Path) -> Result<Option<ServerFile>, Failure> {
+        if self.state.is_some() { Ok(None) } else { configured(config).map(Some) }
     }
 }
 
-fn configured(config: &Path) -> Result<PathBuf, Failure> {
+fn configured(config: &Path) -> Result<ServerFile, Failure> {
     let text = fs::read_to_string(config).map_err(|error| {
         let source = Source { path: config.to_owned(), text: "".into() };
         let problem = Problem::error(&source, Place::File, format!("cannot be read: {error}"));
         Failure::Config(Box::new(problem.help("`--state DIR` names the state folder without a project")))
     })?;
     let source = Source { path: config.to_owned(), text: text.into() };
-    let server: ServerFile = read(&source).map_err(Failure::Config)?;
-    Ok(config.parent().map(Path::to_owned).unwrap_or_default().join(server.state))
+    read(&source).map_err(Failure::Config)
 }
 
 /// The log of that name.
@@ -74,28 +85,40 @@ impl FromStr for RecordId {
     }
 }
 
+/// The records that were asked for.
+#[derive(Debug)]
+pub(super) struct Located {
+    /// Oldest first; there is at least one.
+    pub(super) records: Vec<Match>,
+    /// Why there may be more that cannot be read.
+    pub(super) faults: Vec<ReadError>,
+}
+
 /// More records than one call has.
 const RECORDS_OF_A_CALL_MAX: u32 = 100;
 
 impl RecordId {
-    /// The records, oldest first; there is at least one.
-    pub(super) async fn find(&self, state: &Path) -> Result<Vec<Match>, Failure> {
+    /// Finds the records.
+    pub(super) async fn find(&self, state: &Path) -> Result<Located, Failure> {
         match self {
             Self::Place { log: name, index } => {
                 let id = format!("{name}/{index}");
                 let found = log(state, name)?.get(*index)?.ok_or(Failure::NoRecord { id })?;
                 let view = RecordView::of(&found.bytes);
-                Ok(vec![Match { log: name.clone(), found, view }])
+                let record = Match { log: name.clone(), found, view };
+                Ok(Located { records: vec![record], faults: Vec::new() })
             }
             Self::Call(call) => {
                 let filter = Filter { call: Some(call.clone()), ..Filter::default() };
                 let mut index = Index::open(state).await?;
-                let mut matches = index.search(&filter, RECORDS_OF_A_CALL_MAX).await?;
-                matches.reverse();
-                if matches.is_empty() || call.is_empty() {
-                    return Err(Failure::NoRecord { id: call.clone() });
+                let mut records = index.search(&filter, RECORDS_OF_A_CALL_MAX).await?;
+                records.reverse();
+                let (id, faults) = (call.clone(), index.into_faults());
+                match (records.is_empty() || call.is_empty(), faults.first()) {
+                    (true, Some(fault)) => Err(Failure::NotReadable { id, fault: fault.to_string() }),
+                    (true, None) => Err(Failure::NoRecord { id }),
+                    (false, _) => Ok(Located { records, faults }),
                 }
-                Ok(matches)
             }
         }
     }
@@ -136,12 +159,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let nowhere = folder.path().join("callgate.yaml");
         let named = State { state: Some(folder.path().to_owned()) };
+        assert!(matches!(named.find(&nowhere), Err(Failure::NoLogs { .. })));
+        fs::create_dir(folder.path().join("audit")).unwrap();
         assert_eq!(named.find(&nowhere).unwrap(), folder.path());
         let left_out = State { state: None };
+        assert!(left_out.server(&nowhere).is_err());
+        assert!(named.server(&nowhere).unwrap().is_none());
         assert!(matches!(left_out.find(&nowhere), Err(Failure::Config(_))));
         fs::write(&nowhere, "state: here\n").unwrap();
         assert!(matches!(left_out.find(&nowhere), Err(Failure::NoState { .. })));
-        fs::create_dir(folder.path().join("here")).unwrap();
+        fs::create_dir_all(folder.path().join("here/audit")).unwrap();
         assert_eq!(left_out.find(&nowhere).unwrap(), folder.path().join("here"));
         fs::write(&nowhere, "state: [\n").unwrap();
         assert!(matches!(left_out.find(&nowhere), Err(Failure::Config(_))));

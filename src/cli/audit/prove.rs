@@ -13,7 +13,8 @@ use serde_json::json;
 use super::{
     Failure,
     line::visible,
-    place::{RecordId, State, log},
+    place::{Located, RecordId, State, log},
+    warn,
 };
 use crate::{
     audit::{index::Match, proof::prove},
@@ -34,7 +35,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(printer: Printer, config: &Path, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let state = arguments.state.find(config)?;
-    let Match { log: name, found, .. } = one(&arguments.id, &state).await?;
+    let (Match { log: name, found, .. }, code) = one(printer, &arguments.id, &state).await?;
     let proof = prove(log(&state, &name)?.path(), found.index)?;
     write(arguments.output.as_deref(), &proof.to_bytes())?;
     if let Some(path) = &arguments.output {
@@ -45,17 +46,18 @@ pub(super) async fn run(printer: Printer, config: &Path, arguments: &Arguments) 
             printer.note(&format!("the proof of {place} is in `{}`", path.display()));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
-/// The one record that is meant: the place's, or the outcome of the call.
-pub(super) async fn one(id: &RecordId, state: &Path) -> Result<Match, Failure> {
-    let mut matches = id.find(state).await?;
+/// The one record that is meant: the place's, or the outcome of the call. Says what is damaged.
+pub(super) async fn one(printer: Printer, id: &RecordId, state: &Path) -> Result<(Match, ExitCode), Failure> {
+    let Located { records: mut matches, faults } = id.find(state).await?;
+    let code = warn(printer, &faults);
     if matches.iter().any(|record| record.view.kind == "outcome") {
         matches.retain(|record| record.view.kind == "outcome");
     }
     match <[Match; 1]>::try_from(matches) {
-        Ok([record]) => Ok(record),
+        Ok([record]) => Ok((record, code)),
         Err(several) => {
             let places = several.iter().map(|record| format!("{}/{}", record.log, record.found.index));
             let id = several.first().map(|record| record.view.call.clone()).unwrap_or_default();

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     filter: FilterArguments,
     /// How many records are shown, the newest first.
-    #[arg(long, value_name = "N", default_value_t = 50, conflicts_with = "count_by")]
+    #[arg(long, value_name = "N", default_value_t = 50, conflicts_with = "count_by", value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// Count calls in place of showing records. A summary counts as many as it says.
     #[arg(long, value_name = "MEMBER")]
@@ -56,11 +56,11 @@ impl From<Member> for CountBy {
 
 pub(super) async fn run(printer: Printer, config: &Path, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let state = arguments.state.find(config)?;
+    let filter = arguments.filter.filter(&state)?;
     let mut index = Index::open(&state).await?;
     if arguments.rebuild {
         index.rebuild().await?;
     }
-    let filter = arguments.filter.filter();
     if let Some(member) = arguments.count_by {
         let by = CountBy::from(member);
         let counts = index.count(&filter, by).await?;
@@ -69,6 +69,9 @@ pub(super) async fn run(printer: Printer, config: &Path, arguments: &Arguments) 
         let matches = index.search(&filter, arguments.limit).await?;
         // A reader that has gone away wants no more lines.
         let _ = Lines::new(printer).print(&matches);
+        if matches.is_empty() && !printer.is_json() {
+            printer.note(&format!("{DIM}no record fits{DIM:#}"));
+        }
         if u32::try_from(matches.len()) == Ok(arguments.limit) && !printer.is_json() {
             let note = format!("{DIM}the newest {}; `--limit` shows more{DIM:#}", matches.len());
             printer.note(&note);

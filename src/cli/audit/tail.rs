@@ -84,7 +84,12 @@ struct Tail {
 impl Tail {
     /// Follows a log from its last `count` records on.
     fn begin(&mut self, log: LogFolder, count: u64) {
-        match log.size().and_then(|size| log.follow(size.saturating_sub(count))) {
+        let end = match log.size() {
+            // What is before the damage is shown; the follower meets it again, and says so.
+            Err(ReadError::Damaged { index, .. }) => Ok(index),
+            size => size,
+        };
+        match end.and_then(|end| log.follow(end.saturating_sub(count))) {
             Ok(follower) => self.followers.push(follower),
             Err(fault) => self.faults.push(fault),
         }
@@ -170,5 +175,10 @@ mod tests {
         assert_eq!(places(&tail.poll()), ["stdio-0/1"]);
         assert!(matches!(tail.faults[..], [ReadError::Damaged { index: 6, .. }]));
         assert_eq!(tail.followers.len(), 1);
+        // Who looks only now is shown what is before the damage.
+        let mut late = Tail::default();
+        late.begin(reader::logs(state).unwrap().remove(0), 2);
+        assert_eq!(places(&late.poll()), ["serve-0/4", "serve-0/5"]);
+        assert!(matches!(late.faults[..], [ReadError::Damaged { index: 6, .. }]));
     }
 }

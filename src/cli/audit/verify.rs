@@ -45,6 +45,9 @@ pub(super) fn run(printer: Printer, config: &Path, arguments: &Arguments) -> Res
         printer.value(&json(&report, &keys));
     } else {
         print(printer, &report);
+        if arguments.key.is_some() && report.logs.iter().all(|log| log.signatures == 0) {
+            printer.note(&format!("{DOUBT}nothing here is signed by a key that `--key` names{DOUBT:#}"));
+        }
         if arguments.key.is_none() {
             printer.note(&format!(
                 "{DIM}the keys are those of `{}`; with `--key` the folder's own word is not taken{DIM:#}",
@@ -100,7 +103,7 @@ fn print(printer: Printer, report: &Report) {
     });
 }
 
-fn count(count: u64, noun: &str) -> String {
+pub(super) fn count(count: u64, noun: &str) -> String {
     plural(usize::try_from(count).unwrap_or(usize::MAX), noun)
 }
 
