@@ -27,7 +27,9 @@ use super::{
     writer::{Durability, NewRecord, Role, Writer},
 };
 
-/// How often a checkpoint is submitted, where there is a new one.
+/// How often the task looks for a new checkpoint.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often one is submitted.
 const EVERY: Duration = Duration::from_secs(10);
 /// How often a checkpoint is submitted again that some witness did not cosign.
 const RETRY_EVERY: Duration = Duration::from_secs(60);
@@ -131,7 +133,7 @@ impl Worker {
             }
             tokio::select! {
                 () = self.stop.cancelled() => {}
-                () = sleep(EVERY) => {}
+                () = sleep(LOOK) => {}
             }
         }
     }
@@ -145,15 +147,15 @@ impl Worker {
         });
         // Where nothing is published yet, there is nothing to submit.
         let Ok(Some((checkpoint, size, state))) = read.await else { return };
-        let is_due = self.done.is_none_or(|(submitted, at, whole)| {
-            size != submitted || !whole && (last || at.elapsed() >= RETRY_EVERY)
-        });
-        if !is_due {
+        if !self.is_due(size, last) {
             return;
         }
         let state = match state {
             Ok(state) => state,
-            Err(error) => return self.say("the log's folder", &error.to_string()),
+            Err(error) => {
+                self.done = Some((size, Instant::now(), false));
+                return self.say("the log's folder", &error.to_string());
+            }
         };
         let Some(submitted) = self.submit(&checkpoint, &state, last).await else { return };
         let all = submitted.iter().all(|submitted| submitted.result.is_ok());
@@ -166,6 +168,12 @@ impl Worker {
         if let Ok(Err(error)) = kept {
             self.say("the log's folder", &error.to_string());
         }
+    }
+
+    fn is_due(&self, size: u64, last: bool) -> bool {
+        let Some((submitted, at, whole)) = self.done else { return true };
+        let rested = |pause| last || at.elapsed() >= pause;
+        size != submitted && rested(EVERY) || !whole && rested(RETRY_EVERY)
     }
 
     /// `None` where the end came first: the last round does better.
