@@ -32,6 +32,8 @@ pub mod witness;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod frozen;
+#[cfg(test)]
 mod sample;
 #[cfg(test)]
 mod sim_tests;

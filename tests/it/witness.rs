@@ -195,8 +195,9 @@ fn callgate() -> Command {
 
 /// What `audit verify` says of a project's state.
 fn verify(project: &Path) -> (bool, Value) {
-    let output = callgate().args(["audit", "verify", "--json", "--state"]).arg(project.join("state"));
-    let output = output.output().unwrap();
+    let mut command = callgate();
+    let output =
+        command.args(["audit", "verify", "--json", "--state"]).arg(project.join("state")).output().unwrap();
     (output.status.success(), serde_json::from_slice(&output.stdout).unwrap())
 }
 
