@@ -205,7 +205,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn a_sample_can_be_frozen() {
     let temporary = tempfile::tempdir().unwrap();
-    let state = std::env::var_os("CALLGATE_FREEZE").map_or(temporary.path().join("state"), PathBuf::from);
+    let state =
+        std::env::var_os("CALLGATE_FREEZE").map_or_else(|| temporary.path().join("state"), PathBuf::from);
     assert!(!state.exists(), "what is frozen is not made anew");
     write(&state);
     assert!(verify(&state, &keys(&state), Signatures::Every, &mut |_| ()).unwrap().is_clean());

@@ -53,7 +53,7 @@ pub(super) fn run(printer: Printer, config: &Path, arguments: &Arguments) -> Res
     bar.finish_and_clear();
     let report = report?;
     let mut of_log = |log: &LogReport| {
-        witnessed.remove(&folder_of(&state, &log.log)).unwrap_or(Ok(WitnessState::default()))
+        witnessed.remove(&folder_of(&state, &log.log)).unwrap_or_else(|| Ok(WitnessState::default()))
     };
     let logs: Vec<_> = report.logs.iter().map(|log| (log, of_log(log))).collect();
     let is_clean = report.is_clean() && !logs.iter().any(|(log, state)| is_short(log, state));
