@@ -237,6 +237,8 @@ fn every_record_of_version_1_is_proved_as_ever() {
     }
     let (old, new) = (proof::note_at(&log, 2).unwrap(), fs::read(log.join("checkpoint")).unwrap());
     let grown = proof::consistency(&log, &old, &new).unwrap();
+    assert_eq!(proof::consistency_from(&log, 2, &new).unwrap(), grown, "by the size alone, as witnesses ask");
+    assert!(proof::consistency_from(&log, 11, &new).is_err());
     assert_eq!(proof::check_consistency(&old, &grown.to_bytes(), &keys(&frozen())).unwrap(), (2, 10));
 }
 
