@@ -3,12 +3,15 @@
 use std::{path::Path, sync::Arc};
 
 use crate::{
-    audit::{Audit, Keys, LogError},
+    audit::{
+        Audit, Keys, LogError, Witnessing,
+        witness::{Witness, WitnessKey},
+    },
     backend::Backends,
     credential::{CredentialError, read_secret},
-    egress::{Egress, EgressError, Registered},
+    egress::{Allowances, Egress, EgressError, Registered},
     gateway::Gateway,
-    manifest::{Problem, RecordSpec, SecretRef},
+    manifest::{Problem, RecordSpec, SecretRef, WitnessSpec},
     release::Project,
     rules::Secrets,
     runs::Runs,
@@ -44,6 +47,8 @@ pub struct App {
     pub project: Project,
     /// What is doubtful about it.
     pub warnings: Vec<Problem>,
+    /// Who cosigns the record.
+    witnesses: Vec<Witness>,
     /// Where `callgate.yaml` says that the gate listens, so that no call goes there.
     _listener: Option<Registered>,
 }
@@ -69,9 +74,27 @@ impl App {
         // Another process of this project may serve there, while this one speaks over stdio.
         let listener = server.map(|server| server.listen.http.address).filter(|address| address.port() != 0);
         let listener = listener.map(|address| egress.listeners().register(address));
-        let gateway = Gateway::new(rules, runs, audit, Backends::new(egress));
-        Ok(Self { gateway: Arc::new(gateway), project, warnings: problems, _listener: listener })
+        let witnesses = witnesses(&record, &egress);
+        let gateway = Arc::new(Gateway::new(rules, runs, audit, Backends::new(egress)));
+        Ok(Self { gateway, project, warnings: problems, witnesses, _listener: listener })
     }
+
+    /// Begins to take the record to its witnesses: for a process that serves.
+    #[must_use]
+    pub fn witnessing(&self) -> Option<Witnessing> {
+        let witnesses = self.witnesses.clone();
+        (!witnesses.is_empty()).then(|| self.gateway.audit().witnessed_by(witnesses))
+    }
+}
+
+/// The witnesses, whose keys and egress were checked with the project's other files.
+fn witnesses(record: &RecordSpec, egress: &Egress) -> Vec<Witness> {
+    let witness = |spec: &WitnessSpec| {
+        let key = WitnessKey::parse(&spec.key).ok()?;
+        let way = egress.way(&Allowances::new(&spec.egress).ok()?);
+        Some(Witness { key, prefix: spec.url.url().clone(), way })
+    };
+    record.witnesses.iter().filter_map(witness).collect()
 }
 
 /// The record's secrets, read from where the operator says they are.

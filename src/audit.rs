@@ -18,6 +18,7 @@ mod recover;
 mod segment;
 mod setup;
 mod tree;
+mod witnessing;
 mod writer;
 
 pub mod index;
@@ -31,6 +32,8 @@ pub mod witness;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod frozen;
+#[cfg(test)]
 mod sample;
 #[cfg(test)]
 mod sim_tests;
@@ -38,6 +41,7 @@ mod sim_tests;
 use std::{
     net::IpAddr,
     ops::Deref,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -56,6 +60,7 @@ use crate::{
 pub use log::{LogError, LogName};
 pub use record::Ending;
 pub use setup::{Keys, public_keys, side_key};
+pub use witnessing::Witnessing;
 pub use writer::WriteError;
 
 use counts::Counts;
@@ -66,6 +71,8 @@ use record::Body;
 use recover::OpenIntent;
 use setup::Setup;
 use side::{Bounds, Content, Kind, Salt, SideStore};
+use witness::Witness;
+use witnessing::Contradictions;
 use writer::{Durability, Health, NewRecord, Role, Writer, WriterOptions};
 
 /// A call that is on record as far as it has to be before it leaves.
@@ -142,9 +149,11 @@ impl Refusal for AuditError {
 #[derive(Debug)]
 pub struct Audit {
     log: LogName,
+    folder: PathBuf,
     writer: Arc<Writer>,
     side: SideStore,
     counts: Arc<Counts>,
+    contradictions: Arc<Contradictions>,
     publishing: Mutex<Option<Publishing>>,
 }
 
@@ -180,7 +189,15 @@ impl Audit {
         begin(&writer, &Body::Start { release, cut, key: &public_key }, &open)?;
         let publishing =
             Publishing::start(&path, Arc::clone(&writer)).map_err(|source| LogError::io(&path, source))?;
-        Ok(Self { log: name, writer, side, counts, publishing: Mutex::new(Some(publishing)) })
+        Ok(Self {
+            log: name,
+            folder: path,
+            writer,
+            side,
+            counts,
+            contradictions: Arc::default(),
+            publishing: Mutex::new(Some(publishing)),
+        })
     }
 
     /// The name of the log.
@@ -189,13 +206,20 @@ impl Audit {
         &self.log
     }
 
-    /// Can calls be put on record?
+    /// Begins to take what is published of the log to its witnesses.
+    #[must_use]
+    pub fn witnessed_by(&self, witnesses: Vec<Witness>) -> Witnessing {
+        let (writer, contradictions) = (Arc::clone(&self.writer), Arc::clone(&self.contradictions));
+        Witnessing::start(&self.folder, writer, contradictions, witnesses)
+    }
+
+    /// Can calls be put on record, and is the record the one that its witnesses know?
     ///
     /// # Errors
-    /// When they cannot: why, in a line.
+    /// When one of them is not so: why, in a line.
     pub fn ready(&self) -> Result<(), &'static str> {
         match self.writer.health() {
-            Health::Ready => Ok(()),
+            Health::Ready => self.contradictions.none(),
             Health::DiskLow => Err("the disk of the record is nearly full\n"),
             Health::Stalled => Err("the disk of the record does not answer\n"),
             Health::Poisoned | Health::Stopped => Err("the record cannot be written\n"),

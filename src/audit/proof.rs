@@ -33,7 +33,7 @@ use super::verifier::{
     tree::{self, Hash, leaf_hash},
 };
 
-pub use source::{consistency, note_at, prove};
+pub use source::{consistency, consistency_from, note_at, prove};
 
 const INCLUSION: &str = "c2sp.org/tlog-proof@v1";
 /// A path has a hash for each level of the tree, a consistency proof one more.

@@ -73,6 +73,16 @@ pub(super) enum Body<'a> {
     Summary { source: Option<IpAddr>, code: &'static str, count: u64, since: Timestamp },
     /// Heads that other logs of the state folder have published.
     Heads(&'a [OtherHead]),
+    /// A witness has seen a log that this one does not continue.
+    Witness {
+        /// The name of its key.
+        witness: &'a str,
+        code: &'static str,
+        /// The size that it has seen.
+        seen: u64,
+        /// The size that was submitted.
+        size: u64,
+    },
 }
 
 /// Writes a record.
@@ -187,7 +197,11 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     result_digest: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    seen: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -200,6 +214,8 @@ struct Record<'a> {
     v: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witness: Option<&'a str>,
 }
 
 /// The part of a record that says which call it is of.
@@ -258,6 +274,13 @@ impl<'a> Record<'a> {
             Body::Heads(heads) => {
                 record.record = "heads";
                 record.heads = Some(heads);
+            }
+            Body::Witness { witness, code, seen, size } => {
+                record.record = "witness";
+                record.witness = Some(witness);
+                record.code = Some(code);
+                record.seen = Some(seen);
+                record.size = Some(size);
             }
         }
         record

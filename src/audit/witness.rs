@@ -12,7 +12,11 @@ mod state;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, future::join_all};
+use http::HeaderValue;
+use reqwest::{Method, Request};
 use url::Url;
+
+use crate::egress::{EgressRefusal, SendError, Way};
 
 pub use head::{Head, HeadError, merge};
 pub use key::{Cosignature, WitnessKey, WitnessKeyError};
@@ -26,6 +30,8 @@ pub struct Witness {
     pub key: WitnessKey,
     /// Its submission prefix: `/add-checkpoint` is added to it.
     pub prefix: Url,
+    /// The way to it, which leads to no other addresses than its egress allows.
+    pub way: Way,
 }
 
 /// Proves that the tree of the second size continues the tree of the first (RFC 6962 §2.1.2).
@@ -103,6 +109,12 @@ pub enum WitnessError {
     /// The checkpoint is no checkpoint.
     #[error(transparent)]
     Head(#[from] HeadError),
+    /// The witness is where the gate may not go.
+    #[error("the witness may not be called: {0}")]
+    Refused(EgressRefusal),
+    /// The prefix takes no path.
+    #[error("the witness's URL takes no path")]
+    Url,
     /// The request failed.
     #[error("the witness cannot be reached: {0}")]
     Unreachable(#[source] reqwest::Error),
@@ -114,32 +126,64 @@ pub enum WitnessError {
     },
 }
 
+impl WitnessError {
+    /// What the witness has seen that this log cannot have come from; `None` where nothing of the kind shows.
+    #[must_use]
+    pub const fn contradiction(&self) -> Option<Contradiction> {
+        match *self {
+            Self::RolledBack { seen, .. } => Some(Contradiction { kind: "rolled_back", seen }),
+            Self::Forked { size } => Some(Contradiction { kind: "forked", seen: size }),
+            // The log has grown beyond what the witness saw, and not from there.
+            Self::Inconsistent { old, .. } => Some(Contradiction { kind: "inconsistent", seen: old }),
+            Self::UnknownKey { .. }
+            | Self::UnknownLog { .. }
+            | Self::Status { .. }
+            | Self::Answer { .. }
+            | Self::Forged
+            | Self::Unsettled { .. }
+            | Self::Proof { .. }
+            | Self::Head(_)
+            | Self::Refused(_)
+            | Self::Url
+            | Self::Unreachable(_)
+            | Self::TimedOut { .. } => None,
+        }
+    }
+}
+
+/// A witness has seen a log that this one does not continue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Contradiction {
+    /// In a word: `rolled_back`, `forked` or `inconsistent`.
+    pub kind: &'static str,
+    /// The size that the witness has seen.
+    pub seen: u64,
+}
+
 /// How long one submission may take, retries and all.
-const SUBMIT_MAX: Duration = Duration::from_secs(10);
+pub const SUBMIT_MAX: Duration = Duration::from_secs(10);
 /// A witness sends a line per key; nothing honest is longer.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// A first try, one with the size that the witness named, and one for a race with another submitter.
 const TRIES_MAX: u32 = 3;
 
 /// Submits a checkpoint (a signed note) to one witness. `seen` is what the witness is known to have
-/// cosigned of this log. The client follows no redirects: a witness is where it was configured to be.
+/// cosigned of this log. No redirect is followed: a witness is where it was configured to be.
 ///
 /// # Errors
 /// When there is no cosignature to be had. `RolledBack` and `Forked` mean that this log is not the one
 /// that the witness knows; somebody should look.
 pub async fn submit(
-    client: &reqwest::Client,
     witness: &Witness,
     checkpoint: &str,
     seen: Option<&Seen>,
     proofs: &Proofs,
 ) -> Result<Cosignature, WitnessError> {
-    submit_within(SUBMIT_MAX, client, witness, checkpoint, seen, proofs).await
+    submit_within(SUBMIT_MAX, witness, checkpoint, seen, proofs).await
 }
 
 async fn submit_within(
     limit: Duration,
-    client: &reqwest::Client,
     witness: &Witness,
     checkpoint: &str,
     seen: Option<&Seen>,
@@ -149,7 +193,7 @@ async fn submit_within(
     if let Some(seen) = seen {
         refuse_going_back(seen, &head)?;
     }
-    let tries = settle(client, witness, checkpoint, &head, seen.map_or(0, |seen| seen.size), proofs);
+    let tries = settle(witness, checkpoint, &head, seen.map_or(0, |seen| seen.size), proofs);
     match tokio::time::timeout(limit, tries).await {
         Ok(result) => result,
         Err(_) => Err(WitnessError::TimedOut { after: limit }),
@@ -168,7 +212,6 @@ fn refuse_going_back(seen: &Seen, head: &Head) -> Result<(), WitnessError> {
 }
 
 async fn settle(
-    client: &reqwest::Client,
     witness: &Witness,
     checkpoint: &str,
     head: &Head,
@@ -178,7 +221,7 @@ async fn settle(
     let mut old = known;
     for _ in 0..TRIES_MAX {
         let proof = prove(proofs, old, head.size).await?;
-        let (status, content_type, body) = post(client, witness, request(old, &proof, checkpoint)).await?;
+        let (status, content_type, body) = post(witness, request(old, &proof, checkpoint)).await?;
         match answer(status, content_type.as_deref(), &body)? {
             Answer::Lines(lines) => return cosignature(&witness.key, head, &lines),
             Answer::Size(size) if size > head.size => {
@@ -215,21 +258,24 @@ async fn prove(proofs: &Proofs, old: u64, new: u64) -> Result<Vec<[u8; 32]>, Wit
         .map_err(|source_text| WitnessError::Proof { old, new, source_text })
 }
 
-async fn post(
-    client: &reqwest::Client,
-    witness: &Witness,
-    body: String,
-) -> Result<(u16, Option<String>, Vec<u8>), WitnessError> {
-    let url = format!("{}/add-checkpoint", witness.prefix.as_str().trim_end_matches('/'));
-    let request = client.post(url).header(http::header::CONTENT_TYPE, "text/plain; charset=utf-8").body(body);
-    let response = request.send().await.map_err(WitnessError::Unreachable)?;
+async fn post(witness: &Witness, body: String) -> Result<(u16, Option<String>, Vec<u8>), WitnessError> {
+    let mut url = witness.prefix.clone();
+    url.path_segments_mut().map_err(|()| WitnessError::Url)?.pop_if_empty().push("add-checkpoint");
+    let mut request = Request::new(Method::POST, url);
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    request.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+    *request.body_mut() = Some(body.into());
+    let response = witness.way.send(request).await.map_err(|error| match error {
+        SendError::Refused { refusal, .. } => WitnessError::Refused(refusal),
+        SendError::Http(error) => unreachable(error),
+    })?;
     let status = response.status().as_u16();
     let content_type = response.headers().get(http::header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut bytes = Vec::new();
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
-        bytes.extend_from_slice(&chunk.map_err(WitnessError::Unreachable)?);
+        bytes.extend_from_slice(&chunk.map_err(unreachable)?);
         if bytes.len() > ANSWER_BYTES_MAX {
             return Err(WitnessError::Answer { what: "it is too long" });
         }
@@ -237,53 +283,68 @@ async fn post(
     Ok((status, content_type, bytes))
 }
 
+/// The URL of a witness may hold what only its users shall know.
+fn unreachable(error: reqwest::Error) -> WitnessError {
+    WitnessError::Unreachable(error.without_url())
+}
+
 /// How one witness answered.
 #[derive(Debug)]
 pub struct Submitted {
-    /// The witness's name.
-    pub witness: String,
+    /// The witness.
+    pub witness: WitnessKey,
     /// What it has cosigned now, or why it has not.
     pub result: Result<Seen, WitnessError>,
+    line: Option<String>,
 }
 
-/// Submits a checkpoint to all witnesses at once, and keeps what they cosign in the log's folder:
-/// their states in `witness.json`, the newest cosigned checkpoint in `cosignatures`.
-///
-/// # Errors
-/// When those files cannot be read or written. One witness's refusal does not keep others from cosigning.
+/// Submits a checkpoint to all witnesses at once, each within a limit, given what they have cosigned before.
+/// One witness's refusal does not keep others from cosigning.
 pub async fn submit_to_all(
-    client: &reqwest::Client,
     witnesses: &[Witness],
     checkpoint: &str,
     proofs: &Proofs,
+    state: &WitnessState,
+    limit: Duration,
+) -> Vec<Submitted> {
+    join_all(witnesses.iter().map(async |witness| {
+        let seen = state.seen(&witness.key);
+        let cosigned = submit_within(limit, witness, checkpoint, seen, proofs).await;
+        let (line, result) = match cosigned.and_then(|it| Ok((it, Head::parse(checkpoint)?))) {
+            Ok((Cosignature { time, line }, head)) => {
+                (Some(line), Ok(Seen { size: head.size, root: head.root, time }))
+            }
+            Err(error) => (None, Err(error)),
+        };
+        Submitted { witness: witness.key.clone(), result, line }
+    }))
+    .await
+}
+
+/// Keeps what witnesses have cosigned in the log's folder: their states in `witness.json`, the newest
+/// cosigned checkpoint in `cosignatures`. Waits for the disk.
+///
+/// # Errors
+/// When those files cannot be read or written.
+pub fn keep(
     folder: &Path,
-) -> Result<Vec<Submitted>, StateError> {
-    let mut state = WitnessState::load(folder)?;
-    let head = Head::parse(checkpoint).map_err(|source| StateError::Head { what: "checkpoint", source })?;
-    let results = {
-        let state = &state;
-        join_all(witnesses.iter().map(async |witness| {
-            (witness, submit(client, witness, checkpoint, state.seen(&witness.key), proofs).await)
-        }))
-        .await
-    };
-    let mut cosignatures = Vec::new();
-    let mut submitted = Vec::new();
-    for (witness, result) in results {
-        let result = result.map(|cosignature| {
-            let seen = Seen { size: head.size, root: head.root, time: cosignature.time };
-            state.set(&witness.key, seen.clone());
-            cosignatures.push(cosignature.line);
-            seen
-        });
-        submitted.push(Submitted { witness: witness.key.name().to_owned(), result });
+    checkpoint: &str,
+    mut state: WitnessState,
+    submitted: &[Submitted],
+) -> Result<(), StateError> {
+    let mut lines = Vec::new();
+    for Submitted { witness, result, line } in submitted {
+        if let (Ok(seen), Some(line)) = (result, line) {
+            state.set(witness, seen.clone());
+            lines.push(line.clone());
+        }
     }
-    if !cosignatures.is_empty() {
-        // The note first: a state without its note would claim what nobody can show.
-        state::keep_cosignatures(folder, checkpoint, &cosignatures)?;
-        state.save(folder)?;
+    if lines.is_empty() {
+        return Ok(());
     }
-    Ok(submitted)
+    // The note first: a state without its note would claim what nobody can show.
+    state::keep_cosignatures(folder, checkpoint, &lines)?;
+    state.save(folder)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::output::{GOOD, Printer};
 use crate::{
     app::{App, OpenError},
+    audit::Witnessing,
     call::Proof,
     manifest::{ClientName, HttpListener},
     transport::{HttpServer, serve_stdio},
@@ -43,8 +44,9 @@ pub(super) async fn serve(printer: &Printer, config: &Path, arguments: ServeArgu
     printer.note(&format!("{GOOD}serving{GOOD:#} http://{}/mcp; Ctrl-C ends it", server.address()));
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
+    let witnessing = app.witnessing();
     let served = server.serve(Arc::clone(&app.gateway), stop).await;
-    app.gateway.audit().close();
+    close(&app, witnessing).await;
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => printer.fail(&error.to_string()),
@@ -62,11 +64,12 @@ pub(super) async fn stdio(printer: &Printer, config: &Path, arguments: StdioArgu
         return Printer::new(false)
             .fail("no client is named: pass `--client`, or set `listen: stdio: client:`");
     };
+    let witnessing = app.witnessing();
     let served = tokio::select! {
         served = serve_stdio(Arc::clone(&app.gateway), Proof::Asserted(client)) => served,
         () = signal() => Ok(()),
     };
-    app.gateway.audit().close();
+    close(&app, witnessing).await;
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => Printer::new(false).fail(&error.to_string()),
@@ -77,6 +80,14 @@ async fn open(printer: &Printer, config: &Path, kind: &'static str) -> Result<Ap
     let app = App::open(config, kind).await?;
     printer.problems(&app.warnings, false);
     Ok(app)
+}
+
+/// Publishes the end of the log, and takes it to the witnesses.
+async fn close(app: &App, witnessing: Option<Witnessing>) {
+    app.gateway.audit().close();
+    if let Some(witnessing) = witnessing {
+        witnessing.finish().await;
+    }
 }
 
 fn listener(app: &App) -> HttpListener {

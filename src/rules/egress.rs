@@ -1,13 +1,17 @@
-//! Where services are, and what their egress allows.
+//! Where services and witnesses are, and what their egress allows.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use url::{Host, Url};
 
 use super::Files;
 use crate::{
+    audit::witness::WitnessKey,
     egress::{Allowances, is_localhost},
-    manifest::{Place, Problem, ServiceName, ServiceSpec, Source, join_pointer},
+    manifest::{EgressSpec, Place, Problem, Source, WitnessSpec, join_pointer},
 };
 
 /// Every service's egress is sensible, and allows the service's own URL as far as that shows.
@@ -18,11 +22,35 @@ pub(super) fn check(files: &Files, problems: &mut Vec<Problem>) {
         problems.push(problem.help("name one, or leave `dns` out: then the system is asked"));
     }
     for (name, service) in &server.services {
-        check_service(source, name, service, problems);
+        let pointer = join_pointer("/services", name.as_str());
+        let what = format!("the service `{name}`");
+        check_way(source, &pointer, &what, service.url.url(), &service.egress, problems);
         if is_own(service.url.url(), server.listen.http.address) {
-            let place = Place::Pointer(format!("{}/url", join_pointer("/services", name.as_str())));
-            let message = format!("the service `{name}` is the gate itself, by `listen.http.address`");
+            let place = Place::Pointer(format!("{pointer}/url"));
+            let message = format!("{what} is the gate itself, by `listen.http.address`");
             problems.push(Problem::error(source, place, message).help("a gate that calls itself never ends"));
+        }
+    }
+    check_witnesses(source, &server.record.witnesses, problems);
+}
+
+/// Every witness has a key that no other has, and a place where it may be called.
+fn check_witnesses(source: &Source, witnesses: &[WitnessSpec], problems: &mut Vec<Problem>) {
+    let mut seen = HashSet::new();
+    for (at, WitnessSpec { url, key, egress }) in witnesses.iter().enumerate() {
+        let pointer = format!("/record/witnesses/{at}");
+        check_way(source, &pointer, "the witness", url.url(), egress, problems);
+        let place = || Place::below(&pointer, "key");
+        match WitnessKey::parse(key) {
+            Err(error) => problems.push(
+                Problem::error(source, place(), error.to_string())
+                    .help("it is the verifier key that the witness publishes: `name+id+base64`"),
+            ),
+            Ok(key) if !seen.insert(key.label()) => {
+                let message = format!("the witness `{}` is already named", key.name());
+                problems.push(Problem::error(source, place(), message));
+            }
+            Ok(_) => {}
         }
     }
 }
@@ -45,18 +73,24 @@ fn is_own(url: &Url, listener: SocketAddr) -> bool {
     is_host && url.port_or_known_default() == Some(listener.port())
 }
 
-fn check_service(source: &Source, name: &ServiceName, service: &ServiceSpec, problems: &mut Vec<Problem>) {
-    let pointer = join_pointer("/services", name.as_str());
-    match Allowances::new(&service.egress) {
+fn check_way(
+    source: &Source,
+    pointer: &str,
+    what: &str,
+    url: &Url,
+    egress: &EgressSpec,
+    problems: &mut Vec<Problem>,
+) {
+    match Allowances::new(egress) {
         Err(errors) => problems.extend(errors.into_iter().map(|error| {
             let (key, at) = error.place();
             let place = Place::Pointer(format!("{pointer}/egress/{key}/{at}"));
             Problem::error(source, place, error.to_string())
         })),
         Ok(allowances) => {
-            let Err((refusal, address)) = allowances.judge_host(service.url.url()) else { return };
-            let place = Place::below(&pointer, "url");
-            let mut problem = Problem::error(source, place, format!("the service `{name}`: {refusal}"));
+            let Err((refusal, address)) = allowances.judge_host(url) else { return };
+            let place = Place::below(pointer, "url");
+            let mut problem = Problem::error(source, place, format!("{what}: {refusal}"));
             problem.help = refusal.help(address);
             problems.push(problem);
         }

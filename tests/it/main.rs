@@ -33,6 +33,7 @@ mod identity;
 mod names;
 mod logs;
 mod visibility;
+mod witness;
 mod json_suite;
 mod module_order;
 mod naughty;

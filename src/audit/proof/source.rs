@@ -54,20 +54,47 @@ pub fn consistency(log: &Path, old: &[u8], new: &[u8]) -> Result<Consistency, Pr
         Checkpoint::parse(old).map_err(|_| ProveError::Note)?,
         Checkpoint::parse(new).map_err(|_| ProveError::Note)?,
     );
-    if older.size > newer.size {
-        return Err(ProveError::Order { old: older.size, new: newer.size });
+    prove_growth(log, older.size, Some(older.root), &newer, new)
+}
+
+/// Proves that a log only grew from its first `old` records to a checkpoint.
+///
+/// # Errors
+/// Where the checkpoint is not of this log, or not of so many records.
+pub fn consistency_from(log: &Path, old: u64, new: &[u8]) -> Result<Consistency, ProveError> {
+    let newer = Checkpoint::parse(new).map_err(|_| ProveError::Note)?;
+    prove_growth(log, old, None, &newer, new)
+}
+
+fn prove_growth(
+    log: &Path,
+    old: u64,
+    old_root: Option<Hash>,
+    newer: &Checkpoint<'_>,
+    note: &[u8],
+) -> Result<Consistency, ProveError> {
+    if old > newer.size {
+        return Err(ProveError::Order { old, new: newer.size });
     }
-    let proves =
-        |path: &Vec<Hash>| tree::is_consistent((older.size, &older.root), (newer.size, &newer.root), path);
-    let proof = |path| Consistency { old: older.size, path, checkpoint: new.to_vec() };
-    let by_tiles = tree::consistency(&mut Tiles::new(log, newer.size), older.size, newer.size);
-    if let Some(path) = by_tiles.ok().filter(proves) {
-        return Ok(proof(path));
+    if let Some(path) = growth(&mut Tiles::new(log, newer.size), old, old_root, newer) {
+        return Ok(Consistency { old, path, checkpoint: note.to_vec() });
     }
     let segments = Segments::read(log)?;
-    let path = tree::consistency(&mut Leaves(&segments.leaves), older.size, newer.size);
-    let other = || ProveError::OtherTree { log: log.to_owned(), size: newer.size };
-    path.ok().filter(proves).map(proof).ok_or_else(other)
+    let path = growth(&mut Leaves(&segments.leaves), old, old_root, newer);
+    let path = path.ok_or_else(|| ProveError::OtherTree { log: log.to_owned(), size: newer.size })?;
+    Ok(Consistency { old, path, checkpoint: note.to_vec() })
+}
+
+/// The proof from one source; `None` where it does not lead to the checkpoint's root.
+fn growth<N: Nodes>(
+    nodes: &mut N,
+    old: u64,
+    old_root: Option<Hash>,
+    newer: &Checkpoint<'_>,
+) -> Option<Vec<Hash>> {
+    let path = tree::consistency(nodes, old, newer.size).ok()?;
+    let old_root = old_root.or_else(|| tree::root(nodes, old).ok())?;
+    tree::is_consistent((old, &old_root), (newer.size, &newer.root), &path).then_some(path)
 }
 
 /// The signed head of a log's first `size` records.

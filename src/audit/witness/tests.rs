@@ -7,6 +7,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use signed_note::{Note, Signature, StandardSigner, key_id};
 use tlog_tiles::{Hash, HashReader, prove_tree, stored_hashes, tree_hash};
 
+use crate::{
+    egress::{Allowances, Egress},
+    manifest::EgressSpec,
+};
+
 #[path = "../../../examples/witness.rs"]
 #[allow(dead_code, reason = "the sample's main is not run here")]
 mod sample;
@@ -81,7 +86,7 @@ async fn witness_at(state: &Path, seed: u8) -> Witness {
     let cosigner = sample::Cosigner::new(&format!("witness.local/w{seed}"), &[seed; 32]).unwrap();
     let key = WitnessKey::parse(&cosigner.vkey()).unwrap();
     let witness = sample::Witness::open(cosigner, state, &[vkey(&[1; 32], BASE)]).unwrap();
-    Witness { key, prefix: serve(sample::router(witness)).await }
+    Witness { key, prefix: serve(sample::router(witness)).await, way: way() }
 }
 
 async fn serve(router: Router) -> Url {
@@ -101,7 +106,13 @@ async fn answering(status: u16, kind: &'static str, body: String) -> (Witness, A
     let router = Router::new().route("/add-checkpoint", post(answer)).with_state(count.clone());
     let key =
         WitnessKey::parse(&sample::Cosigner::new("witness.local/w9", &[9; 32]).unwrap().vkey()).unwrap();
-    (Witness { key, prefix: serve(router).await }, count)
+    (Witness { key, prefix: serve(router).await, way: way() }, count)
+}
+
+/// A way to this machine.
+fn way() -> Way {
+    let spec = EgressSpec { loopback: true, ..EgressSpec::default() };
+    Egress::new(None).unwrap().way(&Allowances::new(&spec).unwrap())
 }
 
 fn client() -> reqwest::Client {
@@ -110,7 +121,7 @@ fn client() -> reqwest::Client {
 }
 
 async fn send(witness: &Witness, log: &Log, seen: Option<&Seen>) -> Result<Cosignature, WitnessError> {
-    submit(&client(), witness, &log.checkpoint(), seen, &log.proofs()).await
+    submit(witness, &log.checkpoint(), seen, &log.proofs()).await
 }
 
 fn seen(log: &Log) -> Seen {
@@ -236,7 +247,7 @@ async fn a_checkpoint_by_a_foreign_key_or_of_a_foreign_log_is_refused() {
     let witness = witness_at(&folder.path().join("state"), 2).await;
     let log = Log::of(5);
     let submit = async |checkpoint: String| {
-        submit(&client(), &witness, &checkpoint, None, &log.proofs()).await.map_err(|error| error.to_string())
+        submit(&witness, &checkpoint, None, &log.proofs()).await.map_err(|error| error.to_string())
     };
     let by_other = submit(log.checkpoint_by(&[3; 32], ORIGIN)).await.unwrap_err();
     assert_eq!(
@@ -403,9 +414,21 @@ async fn an_endless_answer_and_a_slow_one_are_cut() {
     let slow = Witness { prefix: serve(Router::new().route("/add-checkpoint", post(sleep))).await, ..long };
     let (log, started) = (Log::of(5), Instant::now());
     let limit = Duration::from_millis(200);
-    let result = submit_within(limit, &client(), &slow, &log.checkpoint(), None, &log.proofs()).await;
+    let result = submit_within(limit, &slow, &log.checkpoint(), None, &log.proofs()).await;
     assert!(matches!(result, Err(WitnessError::TimedOut { .. })));
     assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn a_witness_where_the_gate_may_not_go_is_not_called() {
+    let (witness, count) = answering(200, "text/plain", String::new()).await;
+    let closed = Egress::new(None).unwrap().way(&Allowances::default());
+    let refused = send(&Witness { way: closed, ..witness }, &Log::of(5), None).await.unwrap_err();
+    assert!(
+        refused.to_string().starts_with("the witness may not be called: the address is loopback"),
+        "{refused}"
+    );
+    assert_eq!(count.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
@@ -414,7 +437,7 @@ async fn a_proof_that_cannot_be_made_is_named() {
     let witness = witness_at(&folder.path().join("state"), 2).await;
     send(&witness, &Log::of(3), None).await.unwrap();
     let none: Proofs = Arc::new(|_, _| Err("tile 0/0 is missing".into()));
-    let refused = submit(&client(), &witness, &Log::of(5).checkpoint(), None, &none).await.unwrap_err();
+    let refused = submit(&witness, &Log::of(5).checkpoint(), None, &none).await.unwrap_err();
     assert_eq!(refused.to_string(), "no proof that size 5 continues size 3: tile 0/0 is missing");
 }
 
@@ -427,12 +450,10 @@ async fn what_witnesses_cosign_is_kept_and_one_that_is_away_takes_nothing_from_o
     let mut log = Log::of(5);
     let path = folder.path().join("cosignatures");
     let round = async |witnesses: &[Witness], log: &Log| {
-        submit_to_all(&client(), witnesses, &log.checkpoint(), &log.proofs(), folder.path())
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|done| done.result.is_ok())
-            .collect::<Vec<_>>()
+        let (state, checkpoint) = (WitnessState::load(folder.path()).unwrap(), log.checkpoint());
+        let submitted = submit_to_all(witnesses, &checkpoint, &log.proofs(), &state, SUBMIT_MAX).await;
+        keep(folder.path(), &checkpoint, state, &submitted).unwrap();
+        submitted.iter().map(|done| done.result.is_ok()).collect::<Vec<_>>()
     };
     assert_eq!(round(&[one.clone(), away], &log).await, [true, false]);
     assert_eq!(WitnessState::load(folder.path()).unwrap().witnessed(), Some(5));
@@ -453,7 +474,7 @@ async fn what_witnesses_cosign_is_kept_and_one_that_is_away_takes_nothing_from_o
     assert_eq!(Head::parse(&fs::read_to_string(&path).unwrap()).unwrap().size, 8, "nothing was put back");
 
     fs::write(folder.path().join("witness.json"), "{}x").unwrap();
-    let damaged = submit_to_all(&client(), &[one], &log.checkpoint(), &log.proofs(), folder.path()).await;
+    let damaged = WitnessState::load(folder.path());
     assert!(damaged.unwrap_err().to_string().contains("is damaged"));
 }
 
