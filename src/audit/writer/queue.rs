@@ -159,6 +159,11 @@ impl Queue {
         }
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     /// Takes the next group. Returns an empty one at `until`, and `None` once the queue is closed and empty.
     ///
     /// Those whom the last sync woke are about to come back. Who of them comes first does not go alone:

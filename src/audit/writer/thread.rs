@@ -28,6 +28,20 @@ const BATCH_BYTES_KEPT: usize = 1 << 20;
 /// Who comes after a longer pause than this comes alone.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// From so many callers on, one half makes its records while the other half's are synced.
+const HALVED_FROM: usize = 64;
+
+/// How many of so many callers make up a group.
+const fn share(callers: usize) -> usize {
+    if callers >= HALVED_FROM {
+        callers / 2
+    } else if callers > 0 {
+        callers
+    } else {
+        1
+    }
+}
+
 pub(super) struct Thread<D: Disk> {
     disk: Arc<D>,
     folder: PathBuf,
@@ -120,10 +134,12 @@ impl<D: Disk> Thread<D> {
             if self.queue.take(&mut group, self.next_duty(), expected, self.options.gather).is_none() {
                 break;
             }
-            expected = if self.options.clock.since(slept) > PAUSE { 1 } else { group.len().max(1) };
-            if !group.is_empty() {
-                self.serve(&mut group);
+            let rested = self.options.clock.since(slept) > PAUSE;
+            let mut callers = group.len();
+            if callers > 0 {
+                callers += self.serve(&mut group);
             }
+            expected = if rested { 1 } else { share(callers) };
             self.do_duties();
             if self.batch.capacity() > BATCH_BYTES_KEPT {
                 self.batch = Vec::new();
@@ -171,7 +187,8 @@ impl<D: Disk> Thread<D> {
         self.unsynced_since.is_some_and(|since| self.options.clock.since(since) >= self.options.sync_after)
     }
 
-    pub(super) fn serve(&mut self, group: &mut Vec<Request>) {
+    /// Writes a group, and tells who waits. Says how many others came meanwhile.
+    pub(super) fn serve(&mut self, group: &mut Vec<Request>) -> usize {
         let first = self.frontier.size();
         let power = group.iter().any(|request| request.record.durability == Durability::Power);
         let sync = power || self.is_sync_due();
@@ -196,8 +213,10 @@ impl<D: Disk> Thread<D> {
         if sync {
             self.guarded(Self::sync);
         }
+        let came = self.queue.len(); // before those who are told now come back
         self.answer(power, &mut gone);
         self.write_own(gone);
+        came
     }
 
     /// Tells who waits; collects the outcomes of intents that nobody waits for any longer.
