@@ -180,6 +180,7 @@ impl Audit {
         let Claimed { name, folder: path, origin, recovered } = log::claim(&folder, kind, &setup)?;
         let side =
             SideStore::open(&path.join("side"), &origin, setup.bodies, bounds(spec), recovered.size())?;
+        let rebooted = recovered.rebooted;
         let (cut, open) = (recovered.cut.as_ref().map_or(0, |cut| cut.bytes), recovered.open.clone());
         let counts = Arc::new(Counts::new(Timestamp::now()));
         let tick = tick(Arc::clone(&counts), Others::new(&folder, &name.to_string()));
@@ -187,8 +188,8 @@ impl Audit {
             WriterOptions { reserve_bytes: spec.reserve.bytes() as u64, ..WriterOptions::default() };
         let writer = Arc::new(Writer::start(recovered, options, tick)?);
         begin(&writer, &Body::Start { release, cut, key: &public_key }, &open)?;
-        let publishing =
-            Publishing::start(&path, Arc::clone(&writer)).map_err(|source| LogError::io(&path, source))?;
+        let publishing = Publishing::start(&path, Arc::clone(&writer), rebooted)
+            .map_err(|source| LogError::io(&path, source))?;
         Ok(Self {
             log: name,
             folder: path,

@@ -106,7 +106,7 @@ pub enum OutputError {
     /// The answer does not fit its schema.
     #[error("the answer does not fit its schema at `{at}`, rule `{rule}`")]
     Mismatch {
-        /// The JSON pointer of the value.
+        /// The JSON pointer of the value, as it may stand on record.
         at: String,
         /// The keyword that failed.
         rule: String,
@@ -118,7 +118,7 @@ pub enum OutputError {
     Hollow {
         /// The labels that were removed.
         labels: String,
-        /// The JSON pointer of the value.
+        /// The JSON pointer of the value, as it may stand on record.
         at: String,
         /// The keyword that failed.
         rule: String,
@@ -141,8 +141,13 @@ pub enum OutputError {
         source: PolicyError,
     },
     /// The answer holds characters that no reader sees.
-    #[error(transparent)]
-    Hidden(#[from] Hidden),
+    #[error("{}", hidden.on_record(|at| place_on_record(schema.as_deref(), at)))]
+    Hidden {
+        /// What, and where.
+        hidden: Hidden,
+        /// The tool's schema, which says what of the place may stand on record.
+        schema: Option<Arc<CompiledSchema>>,
+    },
     /// The tool has no output rules: it is not of this release.
     #[error("tool `{tool}` has no output rules")]
     NoRules {
@@ -165,7 +170,7 @@ impl Refusal for OutputError {
             Self::Unchecked(Unchecked::Broken) => "output_broken",
             Self::Forbidden { .. } => "label_forbidden",
             Self::Policy { .. } => "release_undecided",
-            Self::Hidden(hidden) => hidden.code(),
+            Self::Hidden { hidden, .. } => hidden.code(),
             Self::NoRules { .. } => "no_output_rules",
         }
     }
@@ -224,7 +229,10 @@ impl OutputRules {
             labels.extend(Label::parse(UNTRUSTED));
         }
         let mut answer = executed.take_body();
-        let hidden = reveal(executed.tool().manifest().text.answers, &mut answer)?;
+        let hidden = reveal(executed.tool().manifest().text.answers, &mut answer).map_err(|hidden| {
+            let schema = rule.checked.as_ref().map(|checked| Arc::clone(&checked.schema));
+            OutputError::Hidden { hidden, schema }
+        })?;
         let Some(checked) = &rule.checked else {
             let content = Content::Unchecked(answer);
             return Ok(Released { executed, content, labels, removed: Vec::new(), dropped: 0, hidden });
@@ -232,7 +240,7 @@ impl OutputRules {
         let dropped = checked.shape.prune(&mut answer);
         let (mut answer, mismatch) =
             lane.check(executed.caller().client().name(), &checked.schema, answer, |answer| answer).await?;
-        if let Some(Mismatch { at, rule, .. }) = mismatch {
+        if let Some(Mismatch { on_record: at, rule, .. }) = mismatch {
             return Err(OutputError::Mismatch { at, rule });
         }
         let facts = CallFacts::of(&executed);
@@ -255,6 +263,11 @@ fn reveal(rule: TextRule, answer: &mut Value) -> Result<Findings, Hidden> {
             None => Ok(Findings::default()),
         },
     }
+}
+
+/// Without a schema nobody says which names are not the answer's own text.
+fn place_on_record(schema: Option<&CompiledSchema>, at: &str) -> String {
+    schema.map_or_else(|| "*".to_owned(), |schema| schema.place_on_record(at))
 }
 
 /// Asks policy once for each label that is present.
@@ -291,7 +304,7 @@ async fn remove(
     }
     match lane.check(client, &checked.published, answer, |answer| answer).await? {
         (answer, None) => Ok(answer),
-        (_, Some(Mismatch { at, rule, .. })) => {
+        (_, Some(Mismatch { on_record: at, rule, .. })) => {
             let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
             Err(OutputError::Hollow { labels, at, rule })
         }

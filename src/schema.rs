@@ -10,6 +10,7 @@ mod graph;
 mod lane;
 mod lint;
 mod pattern;
+mod place;
 mod share;
 
 use std::{
@@ -86,10 +87,12 @@ impl Passed for Validated {
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// A value breaks a rule.
-    #[error("arguments do not fit at `{at}`, rule `{rule}`")]
+    #[error("arguments do not fit at `{on_record}`, rule `{rule}`")]
     Mismatch {
         /// The JSON pointer (RFC 6901) of the value.
         at: String,
+        /// The same as it may stand on record.
+        on_record: String,
         /// The keyword that failed.
         rule: String,
         /// What was expected, without the value.
@@ -99,8 +102,13 @@ pub enum SchemaError {
     #[error("arguments not validated: {0}")]
     Unchecked(#[from] Unchecked),
     /// A text holds characters that no reader sees.
-    #[error(transparent)]
-    Hidden(#[from] Hidden),
+    #[error("{}", hidden.on_record(|at| schema.place_on_record(at)))]
+    Hidden {
+        /// What, and where.
+        hidden: Hidden,
+        /// The tool's schema, which says what of the place may stand on record.
+        schema: Arc<CompiledSchema>,
+    },
     /// The tool has no compiled schema: it is not of this release.
     #[error("tool `{tool}` has no compiled schema")]
     NotCompiled {
@@ -120,19 +128,21 @@ impl Refusal for SchemaError {
             Self::Unchecked(Unchecked::Busy) => "schema_busy",
             Self::Unchecked(Unchecked::Share { .. }) => "schema_share",
             Self::Unchecked(Unchecked::Broken) => "schema_broken",
-            Self::Hidden(hidden) => hidden.code(),
+            Self::Hidden { hidden, .. } => hidden.code(),
             Self::NotCompiled { .. } => "not_compiled",
         }
     }
     fn public_message(&self) -> String {
         match self {
-            Self::Mismatch { at, rule, expected } => {
+            Self::Mismatch { at, rule, expected, .. } => {
                 format!("arguments do not fit: at `{at}`, {expected} (rule `{rule}`)")
             }
-            Self::Hidden(Hidden::Found { at, findings }) => {
+            Self::Hidden { hidden: Hidden::Found { at, findings }, .. } => {
                 format!("arguments do not fit: the text at `{at}` holds {findings}; send it without them")
             }
-            Self::Hidden(Hidden::Collision(collision)) => format!("arguments do not fit: {collision}"),
+            Self::Hidden { hidden: Hidden::Collision(collision), .. } => {
+                format!("arguments do not fit: {collision}")
+            }
             Self::Unchecked(Unchecked::TooCostly) => {
                 "the arguments are too large or too deep to check".into()
             }
@@ -167,7 +177,7 @@ impl Schemas {
     pub async fn validate(&self, metered: Metered, lane: &Lane) -> Result<Validated, SchemaError> {
         let schema = self.of(&metered)?;
         let client = Arc::clone(metered.caller().client());
-        let validated = Validated::read(metered)?;
+        let validated = Validated::read(metered).map_err(|hidden| hides(hidden, schema))?;
         judge(
             lane.check(client.name(), schema, validated, |validated| validated.arguments().as_value())
                 .await?,
@@ -181,7 +191,7 @@ impl Schemas {
     /// As [`Schemas::validate`].
     pub fn rehearse(&self, metered: Metered) -> Result<Validated, SchemaError> {
         let schema = self.of(&metered)?;
-        let validated = Validated::read(metered)?;
+        let validated = Validated::read(metered).map_err(|hidden| hides(hidden, schema))?;
         let mismatch = lane::check_here(schema, validated.arguments().as_value())?;
         judge((validated, mismatch))
     }
@@ -192,13 +202,17 @@ impl Schemas {
     }
 }
 
+fn hides(hidden: Hidden, schema: &Arc<CompiledSchema>) -> SchemaError {
+    SchemaError::Hidden { hidden, schema: Arc::clone(schema) }
+}
+
 fn judge((validated, mismatch): (Validated, Option<Mismatch>)) -> Result<Validated, SchemaError> {
     mismatch.map_or(Ok(validated), |mismatch| Err(mismatch.into()))
 }
 
 impl From<Mismatch> for SchemaError {
-    fn from(Mismatch { at, rule, expected }: Mismatch) -> Self {
-        Self::Mismatch { at, rule, expected }
+    fn from(Mismatch { at, on_record, rule, expected }: Mismatch) -> Self {
+        Self::Mismatch { at, on_record, rule, expected }
     }
 }
 

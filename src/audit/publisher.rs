@@ -34,9 +34,10 @@ pub(super) struct Publishing {
 }
 
 impl Publishing {
-    pub(super) fn start(log: &Path, writer: Arc<Writer>) -> io::Result<Self> {
+    /// `anew` compares what is published with the log: after a power loss, tiles may be lost.
+    pub(super) fn start(log: &Path, writer: Arc<Writer>, anew: bool) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let worker = Worker { log: log.to_owned(), writer, publisher: None, at: None };
+        let worker = Worker { log: log.to_owned(), writer, publisher: None, anew, at: None };
         let stopped = Arc::clone(&stop);
         let thread =
             thread::Builder::new().name("audit publisher".into()).spawn(move || worker.run(&stopped))?;
@@ -60,6 +61,8 @@ struct Worker {
     writer: Arc<Writer>,
     /// None before the first head, and after a failure.
     publisher: Option<Publisher>,
+    /// Nothing that is published is taken as it is.
+    anew: bool,
     /// When something was published, or failed, last.
     at: Option<Instant>,
 }
@@ -91,6 +94,7 @@ impl Worker {
         self.at = Some(Instant::now());
         let publisher = match self.publisher.take() {
             Some(publisher) => Ok(publisher),
+            None if self.anew => Ok(Publisher::anew(&self.log)),
             None => Publisher::resume(&self.log),
         };
         let published = publisher.and_then(|mut publisher| {
@@ -98,7 +102,7 @@ impl Worker {
             Ok(publisher)
         });
         match published {
-            Ok(publisher) => self.publisher = Some(publisher),
+            Ok(publisher) => (self.publisher, self.anew) = (Some(publisher), false),
             // The log itself goes on: what is published can be made again from it.
             Err(error) => tracing::error!(log = %self.log.display(), %error, "the log is not published"),
         }

@@ -20,8 +20,15 @@ use super::{
     key::{KeyError, LogKey, PublicKey, Trusted},
     segment::{self, Header},
     tree::Frontier,
+    verifier::tile_path,
 };
 use walk::{FoundHead, Walk};
+
+/// How many records a whole tile tells of (C2SP tlog-tiles).
+const TILE_WIDTH: u64 = 256;
+
+/// Twice what a segment holds when it is ended: nobody wrote a larger one, and it is read whole.
+const SEGMENT_BYTES_MAX: u64 = 128 << 20;
 
 /// Why a log cannot be gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -46,13 +53,13 @@ pub enum RecoverError {
         /// What was expected, and what is there.
         why: &'static str,
     },
-    /// Records that were published are gone.
+    /// Records that were published, as the checkpoint or a tile says, are gone.
     #[error(
-        "the log holds {size} records, but its checkpoint `{}` tells of {published}: records at the end are gone",
+        "the log holds {size} records, but `{}` tells of {published} that were published: records at the end are gone",
         path.display()
     )]
     BelowCheckpoint {
-        /// The checkpoint.
+        /// The checkpoint, or the tile.
         path: PathBuf,
         /// How many records there are.
         size: u64,
@@ -132,6 +139,8 @@ pub(super) struct Recovered<D: Disk> {
     pub(super) open: Vec<OpenIntent>,
     /// What was cut off.
     pub(super) cut: Option<Cut>,
+    /// The machine may have lost power since the log was written last.
+    pub(super) rebooted: bool,
     held: Option<Box<dyn Any + Send>>,
 }
 
@@ -187,6 +196,7 @@ pub(super) fn recover<D: Disk>(
         head: head.map(|(_, head)| head),
         open,
         cut,
+        rebooted: booted == Booted::Since,
         held: None,
         disk,
         folder,
@@ -246,6 +256,10 @@ impl<D: Disk> Recovery<'_, D> {
 
     fn read(&self, path: &Path) -> Result<(D::File, Vec<u8>), RecoverError> {
         let file = self.disk.open(path).map_err(failed(path))?;
+        if file.len().map_err(failed(path))? > SEGMENT_BYTES_MAX {
+            let source = io::Error::other("it is larger than any segment that was ever written");
+            return Err(RecoverError::Io { path: path.to_owned(), source });
+        }
         let bytes = read_all(&file).map_err(failed(path))?;
         Ok((file, bytes))
     }
@@ -351,6 +365,7 @@ impl<D: Disk> Recovery<'_, D> {
             self.judge_tail(&path, &bytes, &walk, booted)?;
         }
         self.below(checkpoint, walk.frontier.size(), walk.watched_root)?;
+        self.below_tiles(walk.frontier.size())?;
         let head = match &walk.head {
             Some(found) => Some(self.check_head(&path, found)?),
             None => self.head_before(&path, &header, before.last().copied())?,
@@ -386,6 +401,7 @@ impl<D: Disk> Recovery<'_, D> {
 
     fn empty(&self, checkpoint: Option<&SignedHead>) -> Result<(End<D>, Option<Cut>), RecoverError> {
         self.below(checkpoint, 0, None)?;
+        self.below_tiles(0)?;
         let header = Header { frontier: Frontier::default(), tag: Tag::default() };
         let path = self.segment_path(0);
         let (file, path, _) = make_segment(self.disk, self.claim.folder, &header).map_err(failed(&path))?;
@@ -412,6 +428,29 @@ impl<D: Disk> Recovery<'_, D> {
             return Err(damaged(path, index, offset, why));
         }
         Ok(walk)
+    }
+
+    /// Tiles are published of durable records only. One that holds more than the log tells that its end is
+    /// gone, also where the checkpoint is gone with it: that one holds the hash of the record after the last.
+    fn below_tiles(&self, size: u64) -> Result<(), RecoverError> {
+        let (tile, width) = (size / TILE_WIDTH, size % TILE_WIDTH);
+        let path = self.claim.folder.join(tile_path("0", tile, usize::try_from(TILE_WIDTH).unwrap_or(256)));
+        let mut partials = path.clone().into_os_string();
+        partials.push(".p");
+        let list = |folder: Option<&Path>| match folder {
+            Some(folder) => self.disk.list(folder).map_err(failed(folder)),
+            None => Ok(Vec::new()),
+        };
+        let whole = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_whole = list(path.parent())?.iter().any(|name| name == whole);
+        let widths = list(Some(Path::new(&partials)))?;
+        let published = widths.iter().filter_map(|width| width.parse().ok()).max().unwrap_or(0);
+        let published = if is_whole { TILE_WIDTH } else { published };
+        if published > width {
+            let published = tile * TILE_WIDTH + published;
+            return Err(RecoverError::BelowCheckpoint { path, size, published });
+        }
+        Ok(())
     }
 
     /// A bad place is a torn tail unless what follows says that it must have been whole.

@@ -92,7 +92,7 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
 enum Failure {
     #[error("`callgate.yaml` cannot be read")]
     Config(Box<Problem>),
-    #[error("there is no folder `{}`; `--state` names the state folder", path.display())]
+    #[error("there is no folder `{}`: nothing was recorded yet, or `--state` names another one", path.display())]
     NoState { path: PathBuf },
     #[error("`{}` is no state folder with a record: there is no folder `audit` in it", path.display())]
     NoLogs { path: PathBuf },

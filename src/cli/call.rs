@@ -76,6 +76,7 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
 
 fn print(printer: &Printer, reply: &Reply) -> ExitCode {
     let Reply { id, outcome, body } = reply;
+    let record = id.map_or_else(|| "not on record".to_owned(), |id| format!("record {id}"));
     if printer.is_json() {
         let (answer, message) = match body {
             Ok(answer) => (Some(answer.value()), None),
@@ -89,10 +90,10 @@ fn print(printer: &Printer, reply: &Reply) -> ExitCode {
                 for removal in &answer.removed {
                     printer.note(&format!("{DIM}fields labelled `{}` are not shown{DIM:#}", removal.label));
                 }
-                printer.note(&format!("{GOOD}{outcome}{GOOD:#} {DIM}(record {id}){DIM:#}"));
+                printer.note(&format!("{GOOD}{outcome}{GOOD:#} {DIM}({record}){DIM:#}"));
             }
             Err(Notice::Unknown(message) | Notice::Refused { message, .. }) => {
-                printer.note(&format!("{BAD}{outcome}:{BAD:#} {message} {DIM}(record {id}){DIM:#}"));
+                printer.note(&format!("{BAD}{outcome}:{BAD:#} {message} {DIM}({record}){DIM:#}"));
             }
         }
     }

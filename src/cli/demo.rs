@@ -228,7 +228,7 @@ fn last_outcome(state: &Path) -> Result<Value, String> {
         for found in records.into_iter().rev() {
             let record: Value = serde_json::from_slice(&found.bytes).map_err(|error| error.to_string())?;
             if record.get("record").is_some_and(|kind| kind == "outcome") {
-                return Ok(json!({ "place": format!("{}#{}", log.name(), found.index), "record": record }));
+                return Ok(json!({ "place": format!("{}/{}", log.name(), found.index), "record": record }));
             }
         }
     }

@@ -164,7 +164,7 @@ fn got(error: &CallError, policies: Vec<PolicyFact>) -> Got {
         CallError::Admit(AdmitError::MissingScope { .. }) => Got::Deny(DenyStage::Scope, None, policies),
         CallError::Admit(_) => Got::Deny(DenyStage::Tool, None, policies),
         CallError::Schema(
-            SchemaError::Mismatch { at, .. } | SchemaError::Hidden(Hidden::Found { at, .. }),
+            SchemaError::Mismatch { at, .. } | SchemaError::Hidden { hidden: Hidden::Found { at, .. }, .. },
         )
         | CallError::Plan(Unsendable::Argument { pointer: at, .. }) => {
             Got::Deny(DenyStage::Arguments, Some(at.clone()), policies)

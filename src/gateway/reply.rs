@@ -17,8 +17,8 @@ const MESSAGE_CHARS_MAX: usize = 2_000;
 /// The reply to one call.
 #[derive(Debug)]
 pub struct Reply {
-    /// The call's id, which its record carries.
-    pub id: CallId,
+    /// The call's id, which its record carries. None where nothing is on record.
+    pub id: Option<CallId>,
     /// How it ended.
     pub outcome: Outcome,
     /// What the caller gets.
@@ -54,7 +54,7 @@ impl Reply {
         match outcome {
             Ok(released) => {
                 let (content, removed) = released.into_parts();
-                Self { id: trail.id, outcome: Outcome::Allowed, body: Ok(Answer { content, removed }) }
+                Self { id: Some(trail.id), outcome: Outcome::Allowed, body: Ok(Answer { content, removed }) }
             }
             Err(error) => Self::refused(trail, Some(&error)),
         }
@@ -75,14 +75,14 @@ impl Reply {
             None => Notice::Refused { code: "failed", message },
         };
         let outcome = error.map_or(Outcome::Failed, |error| error.outcome());
-        Self { id: trail.id, outcome, body: Err(body) }
+        Self { id: Some(trail.id), outcome, body: Err(body) }
     }
 
     /// The reply to a call whose outcome is not on record: it carries no answer.
     pub(super) fn unrecorded(trail: &Trail, error: &AuditError) -> Self {
         tracing::error!(call = %trail.id, %error, "the outcome of a call is not on record, and its answer stays here");
         let notice = Notice::Refused { code: error.code(), message: error.public_message() };
-        Self { id: trail.id, outcome: Outcome::Withheld, body: Err(notice) }
+        Self { id: None, outcome: Outcome::Withheld, body: Err(notice) }
     }
 }
 

@@ -43,6 +43,17 @@ impl Hidden {
             Self::Collision(_) => "hidden_text_collision",
         }
     }
+
+    /// The reason in a sentence that may stand on record, where `place` says what of a place may.
+    #[must_use]
+    pub fn on_record(&self, place: impl Fn(&str) -> String) -> String {
+        match self {
+            Self::Found { at, findings } => Self::Found { at: place(at), findings: *findings }.to_string(),
+            Self::Collision(Collision { pointer, .. }) => {
+                Collision { pointer: place(pointer), name: "*".into() }.to_string()
+            }
+        }
+    }
 }
 
 /// Where the first string or member name with something hidden is, and what is hidden in all of

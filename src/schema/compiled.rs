@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::{
     cost::{self, Cost, Estimate},
     graph, pattern,
+    place::Declared,
 };
 use crate::manifest::join_pointer;
 
@@ -18,6 +19,7 @@ const REASON_STEPS_MAX: u64 = 200_000;
 pub struct CompiledSchema {
     validator: Validator,
     cost: Cost,
+    declared: Declared,
 }
 
 /// A rule of a schema that a value breaks.
@@ -25,6 +27,8 @@ pub struct CompiledSchema {
 pub struct Mismatch {
     /// The JSON pointer of the value.
     pub at: String,
+    /// The same as it may stand on record.
+    pub on_record: String,
     /// The keyword that failed.
     pub rule: String,
     /// What was expected, without the value.
@@ -47,6 +51,12 @@ impl CompiledSchema {
         Some(if self.estimate(value).reason <= REASON_STEPS_MAX { self.reason(value) } else { unnamed() })
     }
 
+    /// A place in a value as it may stand on record: names that the schema does not give are masked.
+    #[must_use]
+    pub fn place_on_record(&self, pointer: &str) -> String {
+        self.declared.masked(pointer)
+    }
+
     fn reason(&self, value: &Value) -> Mismatch {
         let Err(error) = self.validator.validate(value) else { return unnamed() };
         let at = error.instance_path().as_str();
@@ -61,7 +71,8 @@ impl CompiledSchema {
             }
             _ => at.to_owned(),
         };
-        Mismatch { at, rule: error.kind().keyword().to_owned(), expected: expected(&error) }
+        let on_record = self.place_on_record(&at);
+        Mismatch { at, on_record, rule: error.kind().keyword().to_owned(), expected: expected(&error) }
     }
 }
 
@@ -69,6 +80,7 @@ impl CompiledSchema {
 fn unnamed() -> Mismatch {
     Mismatch {
         at: String::new(),
+        on_record: String::new(),
         rule: "schema".into(),
         expected: "the value does not fit, and is too large or too deep to say where".into(),
     }
@@ -128,7 +140,8 @@ pub fn compile(schema: &Map<String, Value>) -> Result<CompiledSchema, Vec<BadSch
         .should_ignore_unknown_formats(false)
         .build(&schema)
         .map_err(|error| vec![from(&error)])?;
-    Ok(CompiledSchema { validator, cost })
+    let declared = schema.as_object().map(Declared::of).unwrap_or_default();
+    Ok(CompiledSchema { validator, cost, declared })
 }
 
 fn from(error: &jsonschema::ValidationError<'_>) -> BadSchema {

@@ -177,7 +177,9 @@ fn wire_tool(tool: &Tool) -> WireTool {
 pub(super) fn wire_reply(reply: Reply) -> Result<CallToolResult, ErrorData> {
     let Reply { id, outcome, body } = reply;
     let mut meta = MetaObject::new();
-    meta.0.insert("callgate/record".into(), Value::String(id.to_string()));
+    if let Some(id) = id {
+        meta.0.insert("callgate/record".into(), Value::String(id.to_string()));
+    }
     meta.0.insert("callgate/outcome".into(), Value::String(outcome.word().into()));
     let mut result = match body {
         Ok(answer) => wire_answer(&answer, &mut meta),

@@ -138,3 +138,23 @@ async fn a_refusal_tells_the_policys_reason_and_a_pending_call_whom_it_waits_for
     assert!(pending.contains("finance"), "{pending}");
     assert_eq!(gate.records_of("intent").len(), 0, "nothing was about to leave");
 }
+
+#[tokio::test]
+async fn a_name_that_a_caller_made_up_is_told_to_it_and_not_put_on_record() {
+    let gate = Gate::serve(project()).await;
+    for era in ERAS {
+        for arguments in [
+            json!({ "id": "1", "alice@example.com": 1 }),
+            json!({ "id": "1", "alice@example.com": "a\u{202e}b" }),
+        ] {
+            let answer = gate.call(era, "bot", "get", arguments).await;
+            assert!(answer.message().contains("/alice@example.com"), "{}", answer.text());
+        }
+    }
+    let outcomes = gate.records_of("outcome");
+    assert_eq!(outcomes.len(), 4);
+    for outcome in outcomes {
+        let detail = outcome["detail"].as_str().unwrap();
+        assert!(detail.contains("`/*`") && !outcome.to_string().contains("alice"), "{outcome}");
+    }
+}

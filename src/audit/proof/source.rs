@@ -12,6 +12,7 @@ use crate::audit::{
     verifier::{
         frame::{self, Kind, Unread},
         note::Checkpoint,
+        published::read,
         tile_path,
         tree::{self, Frontier, Hash, Nodes, leaf_hash},
     },
@@ -26,7 +27,7 @@ const TILE_WIDTH: u64 = 256;
 /// Where nothing covers the record, or the log is damaged.
 pub fn prove(log: &Path, index: u64) -> Result<Proof, ProveError> {
     for name in ["cosignatures", "checkpoint"] {
-        let Ok(note) = fs::read(log.join(name)) else { continue };
+        let Ok(Some(note)) = read(&log.join(name)) else { continue };
         let covers = Checkpoint::parse(&note).ok().filter(|checkpoint| checkpoint.size > index);
         if let Some(proof) = covers.and_then(|checkpoint| from_tiles(log, index, &checkpoint, &note)) {
             return Ok(proof);
@@ -128,9 +129,9 @@ fn entry(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// A tile's bytes: whole where it is whole by now, else the partial one of a tree with `count` entries at its level.
 fn tile_bytes(log: &Path, level: &str, index: u64, count: u64) -> Option<Vec<u8>> {
-    let whole = fs::read(log.join(tile_path(level, index, TILE_WIDTH as usize)));
+    let whole = read(&log.join(tile_path(level, index, TILE_WIDTH as usize))).ok()?;
     let width = count.saturating_sub(index * TILE_WIDTH).min(TILE_WIDTH) as usize;
-    whole.or_else(|_| fs::read(log.join(tile_path(level, index, width)))).ok()
+    whole.or_else(|| read(&log.join(tile_path(level, index, width))).ok()?)
 }
 
 /// A hash that is not there.
@@ -237,7 +238,11 @@ impl Segments {
 
 /// Goes through a segment's frames; one that is cut short ends it.
 fn each_frame(file: &Path, mut take: impl FnMut(Kind, &[u8])) -> Result<(), ProveError> {
-    let bytes = fs::read(file).map_err(|error| ProveError::Read { file: file.to_owned(), error })?;
+    let error = |error| ProveError::Read { file: file.to_owned(), error };
+    if !fs::symlink_metadata(file).map_err(error)?.is_file() {
+        return Err(ProveError::Damaged { file: file.to_owned(), offset: 0 });
+    }
+    let bytes = fs::read(file).map_err(error)?;
     let damaged = |rest: &[u8]| ProveError::Damaged {
         file: file.to_owned(),
         offset: (bytes.len() - rest.len()) as u64,

@@ -123,3 +123,22 @@ fn nothing_is_published_under_a_head_that_does_not_fit() {
     fs::remove_file(last).unwrap();
     assert!(matches!(publisher.publish(note, *beyond), Err(PublishError::Records { .. })));
 }
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_plain_file_is_damage_and_is_not_read() {
+    let (state, log, bytes) = log();
+    let (size, note) = bytes.heads.last().unwrap();
+    Publisher::resume(&log).unwrap().publish(note, *size).unwrap();
+    assert!(is_clean(&state));
+    for name in ["checkpoint", "tile/0/000", "tile/entries/001", "segments/00000000000000000000.log"] {
+        let (file, kept) = (log.join(name), state.path().join("kept"));
+        fs::rename(&file, &kept).unwrap();
+        // To read it would never end.
+        std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+        assert!(!is_clean(&state), "{name}");
+        fs::remove_file(&file).unwrap();
+        fs::rename(&kept, &file).unwrap();
+    }
+    assert!(is_clean(&state));
+}

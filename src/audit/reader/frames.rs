@@ -1,7 +1,7 @@
 //! The frames of one segment, read while another process may still be writing them.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
 };
@@ -88,7 +88,7 @@ pub(super) struct Frames {
 impl Frames {
     /// Opens the segment whose name says that it begins with record `first`.
     pub(super) fn open(path: PathBuf, first: u64) -> Result<Self, ReadError> {
-        let file = File::open(&path).map_err(|source| ReadError::Io { path: path.clone(), source })?;
+        let file = open(&path).map_err(|source| ReadError::Io { path: path.clone(), source })?;
         Ok(Self { path, file, first, index: first, offset: 0, buffer: Vec::new(), start: 0, header: false })
     }
 
@@ -99,7 +99,7 @@ impl Frames {
         if !is_replaced(&self.file, &self.path).map_err(failed)? {
             return Ok(false);
         }
-        self.file = File::open(&self.path).map_err(failed)?;
+        self.file = open(&self.path).map_err(failed)?;
         self.forget();
         Ok(true)
     }
@@ -255,7 +255,7 @@ impl Frames {
 fn is_replaced(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
     let ours = file.metadata()?;
-    match std::fs::metadata(path) {
+    match fs::metadata(path) {
         Ok(named) => Ok((named.dev(), named.ino()) != (ours.dev(), ours.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -275,6 +275,14 @@ enum Judged {
 }
 
 /// Fills a buffer up to `wanted` bytes; says how many were added.
+/// Opens a file of bytes: a pipe would never end, and a link leads out of the folder.
+fn open(path: &Path) -> io::Result<File> {
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file"));
+    }
+    File::open(path)
+}
+
 fn read_up_to(file: &mut File, buffer: &mut Vec<u8>, wanted: usize) -> io::Result<usize> {
     let limit = u64::try_from(wanted.saturating_sub(buffer.len())).unwrap_or(u64::MAX);
     file.take(limit).read_to_end(buffer)

@@ -367,3 +367,32 @@ fn reframe(bytes: &mut [u8], offset: usize, frame: &Frame<'_>, edit: impl Fn(&mu
     let crc = crc32c::crc32c(&bytes[offset..end - 4]);
     bytes[end - 4..end].copy_from_slice(&crc.to_le_bytes());
 }
+
+#[test]
+fn published_tiles_that_reach_beyond_the_end_are_refused_though_the_checkpoint_is_gone() {
+    let made = Made::new().record("a").record("b").head(0, 2).record("c").head(2, 3);
+    made.write();
+    let tiles = made.folder.path().join("tile/0/000.p");
+    fs::create_dir_all(&tiles).unwrap();
+    fs::write(tiles.join("3"), b"").unwrap();
+    made.recover().unwrap(); // the log holds all three
+    let cut = &made.bytes[..made.offsets[3]];
+    let refused = made.recover_from(cut).unwrap_err();
+    assert!(matches!(refused, RecoverError::BelowCheckpoint { size: 2, published: 3, .. }), "{refused}");
+    fs::remove_file(tiles.join("3")).unwrap();
+    fs::write(made.folder.path().join("tile/0/000"), b"").unwrap();
+    let refused = made.recover_from(cut).unwrap_err();
+    assert!(matches!(refused, RecoverError::BelowCheckpoint { size: 2, published: 256, .. }), "{refused}");
+}
+
+#[test]
+fn a_segment_that_nobody_can_have_written_is_refused_unread() {
+    let made = Made::new().record("a").head(0, 1);
+    made.write();
+    fs::File::options().append(true).open(made.path()).unwrap().set_len(SEGMENT_BYTES_MAX + 1).unwrap();
+    let refused = made.recover().unwrap_err();
+    assert!(
+        refused.to_string().ends_with("it is larger than any segment that was ever written"),
+        "{refused}"
+    );
+}

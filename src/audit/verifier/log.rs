@@ -245,7 +245,12 @@ impl<'a> Reading<'a> {
         last: bool,
         block: &mut [u8],
     ) -> io::Result<bool> {
-        let mut file = File::open(path)?;
+        // What is no file of bytes, such as a pipe or a link, holds none.
+        let mut file: Box<dyn Read> = if fs::symlink_metadata(path)?.is_file() {
+            Box::new(File::open(path)?)
+        } else {
+            Box::new(io::empty())
+        };
         let (mut start, mut filled, mut offset, mut header) = (0, 0, 0_u64, true);
         loop {
             let bytes = block.get(start..filled).unwrap_or_default();

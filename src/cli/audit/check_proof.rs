@@ -1,6 +1,6 @@
 //! `callgate audit check-proof`: a proof, checked with a public key and nothing else.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Failure,
     line::{visible, visible_json},
-    place::keys,
+    place::{keys, read_bounded},
 };
 use crate::{
     audit::proof::check,
@@ -31,10 +31,7 @@ const PROOF_BYTES_MAX: u64 = 1 << 20;
 pub(super) fn run(printer: Printer, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let keys = keys(&arguments.key)?;
     let failed = |source| Failure::Io { path: arguments.file.clone(), source };
-    if fs::metadata(&arguments.file).map_err(failed)?.len() > PROOF_BYTES_MAX {
-        return Err(failed(std::io::Error::other("it is larger than a proof")));
-    }
-    let checked = check(&fs::read(&arguments.file).map_err(failed)?, &keys)?;
+    let checked = check(&read_bounded(&arguments.file, PROOF_BYTES_MAX).map_err(failed)?, &keys)?;
     if printer.is_json() {
         let record: Option<Value> = serde_json::from_slice(&checked.record).ok();
         printer.value(&json!({

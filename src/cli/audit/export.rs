@@ -9,7 +9,13 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, filter::FilterArguments, line::json_line, place::State, verify::count as plural};
+use super::{
+    Failure,
+    filter::FilterArguments,
+    line::{json_line, visible},
+    place::State,
+    verify::count as plural,
+};
 use crate::{
     audit::{
         index::{Filter, Match},
@@ -164,12 +170,16 @@ fn row(record: &Match) -> [String; COLUMNS.len()] {
         labels.join(" "),
         micros.map(|micros| micros.to_string()).unwrap_or_default(),
     ];
-    cells.map(defused)
+    cells.map(|cell| defused(&cell))
 }
 
 /// A cell that a spreadsheet would take for a formula is made text by an apostrophe before it.
-fn defused(cell: String) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell }
+/// What a terminal would obey, or show as something else, is escaped.
+fn defused(cell: &str) -> String {
+    let is_formula = cell.trim_start().starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']);
+    let is_formula = is_formula || cell.starts_with(['\t', '\r']);
+    let cell = visible(cell);
+    if is_formula { format!("'{cell}") } else { cell }
 }
 
 #[cfg(test)]
@@ -204,8 +214,12 @@ mod tests {
         let mut table = csv::Reader::from_reader(text.as_bytes());
         assert_eq!(table.headers().unwrap(), &COLUMNS[..]);
         let tools: Vec<String> = table.records().map(|row| row.unwrap()[7].to_owned()).collect();
-        assert_eq!(tools[..6], ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\t=1", "'\r=1"]);
-        assert_eq!(tools[6..], hostile[6..]);
+        assert_eq!(tools[..6], ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\\u{9}=1", "'\\u{d}=1"]);
+        // A spreadsheet may pass over blanks before a formula.
+        let rest =
+            hostile[6..].iter().map(|tool| if *tool == " =1" { "' =1".to_owned() } else { visible(tool) });
+        let rest: Vec<String> = rest.collect();
+        assert_eq!(tools[6..], rest);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -124,13 +125,33 @@ impl RecordId {
     }
 }
 
+/// Thousands of public keys.
+const KEYS_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a file that may come from anybody: a plain one, and no more of it than it may hold.
+pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    if !fs::metadata(path)?.is_file() {
+        return refused("it is no plain file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return refused(format!("it holds more than {bytes_max} bytes"));
+    }
+    Ok(bytes)
+}
+
 /// The keys in a public key as text, or in a file of them.
 pub(super) fn keys(given: &str) -> Result<Vec<Key>, Failure> {
     if let Ok(key) = Key::parse(given) {
         return Ok(vec![key]);
     }
-    let text = fs::read_to_string(given).ok();
-    let keys = text.and_then(|text| Key::parse_lines(&text).ok()).filter(|keys| !keys.is_empty());
+    let text = read_bounded(Path::new(given), KEYS_BYTES_MAX).ok();
+    let keys = text
+        .and_then(|text| String::from_utf8(text).ok())
+        .and_then(|text| Key::parse_lines(&text).ok())
+        .filter(|keys| !keys.is_empty());
     keys.ok_or_else(|| Failure::NoKey { given: given.to_owned() })
 }
 
@@ -145,7 +166,7 @@ pub(super) fn keys_or_listed(given: Option<&str>, state: &Path) -> Result<Vec<Ke
         return keys(given);
     }
     let path = keys_path(state);
-    let text = fs::read_to_string(&path).ok();
+    let text = read_bounded(&path, KEYS_BYTES_MAX).ok().and_then(|text| String::from_utf8(text).ok());
     let keys = text.and_then(|text| Key::parse_lines(&text).ok()).filter(|keys| !keys.is_empty());
     keys.ok_or(Failure::NoKeys { path })
 }
