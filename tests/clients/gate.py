@@ -119,7 +119,7 @@ def main():
                 check(f"{client}: a wrong key does not connect", wrong.returncode == 3 and "401" in wrong.stdout, wrong.stdout)
             gate.terminate()
             check("the gate ends on SIGTERM with 0", gate.wait(timeout=20) == 0, gate.returncode)
-            check_records(binaries / "callgate", folder / "state")
+            check_records(callgate, folder / "state")
         finally:
             for server in servers:
                 if server.poll() is None:
