@@ -13,7 +13,8 @@ pub(super) const FRAME_EXTRA_BYTES: usize = PAYLOAD_AT + CRC_BYTES;
 
 const KIND_AT: usize = 4;
 const TAG_AT: usize = 5;
-const PAYLOAD_AT: usize = TAG_AT + TAG_BYTES;
+/// Where the payload of a frame begins.
+pub(super) const PAYLOAD_AT: usize = TAG_AT + TAG_BYTES;
 const CRC_BYTES: usize = 4;
 const TAG_BYTES: usize = 16;
 
@@ -35,7 +36,17 @@ impl Kind {
         }
     }
 
-    const fn bytes_max(self) -> usize {
+    /// The kind that a byte stands for.
+    pub(super) const fn of(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Record),
+            2 => Some(Self::Head),
+            _ => None,
+        }
+    }
+
+    /// The longest payload.
+    pub(super) const fn bytes_max(self) -> usize {
         match self {
             Self::Record => RECORD_BYTES_MAX,
             Self::Head => HEAD_BYTES_MAX,
@@ -113,11 +124,7 @@ impl<'a> Frame<'a> {
     /// Reads the frame that bytes begin with; `None` where there is no whole one with a right checksum.
     pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
         let length = usize::try_from(u32::from_le_bytes(*bytes.first_chunk()?)).ok()?;
-        let kind = match *bytes.get(KIND_AT)? {
-            1 => Kind::Record,
-            2 => Kind::Head,
-            _ => return None,
-        };
+        let kind = Kind::of(*bytes.get(KIND_AT)?)?;
         if !(1..=kind.bytes_max()).contains(&length) {
             return None;
         }

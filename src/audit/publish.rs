@@ -11,11 +11,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::verifier::{
-    frame::{self, Kind, Unread},
-    note::Checkpoint,
-    tile_path,
-    tree::{Frontier, Hash, leaf_hash},
+use super::{
+    segment::first_of,
+    verifier::{
+        frame::{self, Kind, Unread},
+        note::Checkpoint,
+        tile_path,
+        tree::{Frontier, Hash, leaf_hash},
+    },
 };
 
 const BLOCK_BYTES: usize = 1 << 20;
@@ -397,12 +400,6 @@ impl Publisher {
         };
         write().map_err(|error| PublishError::File { file: file.clone(), error })
     }
-}
-
-/// The index in a segment's file name.
-pub(super) fn first_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".log")?;
-    (digits.len() == 20).then(|| digits.parse().ok())?
 }
 
 fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {

@@ -18,7 +18,8 @@ use std::{
 pub use follow::Follower;
 pub use view::RecordView;
 
-use frames::{Frame, FrameKind, Frames, Next};
+use super::{frame::Kind, segment};
+use frames::{Frame, Frames, Next};
 
 /// Why a log cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -244,16 +245,14 @@ impl LogFolder {
 
     /// The first records of the segments, in order.
     fn segments(&self) -> Result<Vec<u64>, ReadError> {
-        let mut firsts: Vec<u64> = names(&self.path.join("segments"))?
-            .iter()
-            .filter_map(|name| name.strip_suffix(".log").filter(|digits| digits.len() == 20)?.parse().ok())
-            .collect();
+        let mut firsts: Vec<u64> =
+            names(&self.path.join("segments"))?.iter().filter_map(|name| segment::first_of(name)).collect();
         firsts.sort_unstable();
         Ok(firsts)
     }
 
     fn segment(&self, first: u64) -> PathBuf {
-        self.path.join("segments").join(format!("{first:020}.log"))
+        self.path.join("segments").join(segment::name(first))
     }
 
     fn open(&self, first: u64) -> Result<Frames, ReadError> {
@@ -272,11 +271,7 @@ impl LogFolder {
 
 fn found(segment: u64, frame: Frame<'_>) -> Option<Found> {
     let place = Place { segment, offset: frame.offset, tag: frame.tag };
-    (frame.kind == FrameKind::Record).then(|| Found {
-        index: frame.index,
-        bytes: frame.payload.to_vec(),
-        place,
-    })
+    (frame.kind == Kind::Record).then(|| Found { index: frame.index, bytes: frame.payload.to_vec(), place })
 }
 
 /// Records, in order, as far as there were any when the end was reached.

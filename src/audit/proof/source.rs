@@ -8,7 +8,7 @@ use std::{
 
 use super::{Consistency, Proof, ProveError};
 use crate::audit::{
-    publish::first_of,
+    segment::first_of,
     verifier::{
         frame::{self, Kind, Unread},
         note::Checkpoint,

@@ -7,21 +7,14 @@ use std::{
 };
 
 use super::{Damage, ReadError};
+use crate::audit::frame::{self, FRAME_EXTRA_BYTES, Kind, PAYLOAD_AT, RECORD_BYTES_MAX, Tag};
 
 /// The first bytes of a segment; the last one is the version of the format.
 const MAGIC: [u8; 8] = *b"CGSEG\0\0\x01";
 /// Magic, first index, count of roots.
 const HEADER_START_BYTES: usize = 8 + 8 + 1;
 const ROOT_BYTES: usize = 32;
-pub(super) const TAG_BYTES: usize = 16;
 const CRC_BYTES: usize = 4;
-
-/// Length, kind, tag.
-const FRAME_START_BYTES: usize = 4 + 1 + TAG_BYTES;
-/// What surrounds a payload.
-pub(super) const FRAME_BYTES: usize = FRAME_START_BYTES + CRC_BYTES;
-const RECORD_BYTES_MAX: usize = 65_535;
-const HEAD_BYTES_MAX: usize = 4_096;
 
 /// How much is read at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -29,32 +22,20 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// A frame of a segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame<'a> {
-    pub(super) kind: FrameKind,
+    pub(super) kind: Kind,
     /// A record's index; a head's number of records before it.
     pub(super) index: u64,
     /// Where it begins in its file.
     pub(super) offset: u64,
-    pub(super) tag: [u8; TAG_BYTES],
+    pub(super) tag: Tag,
     pub(super) payload: &'a [u8],
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum FrameKind {
-    Record,
-    Head,
-}
-
-impl FrameKind {
-    /// The kind and the length that the start of a frame claims, where such a frame can be.
-    fn of(length: u32, kind: u8) -> Result<(Self, usize), Damage> {
-        let bytes = usize::try_from(length).unwrap_or(usize::MAX);
-        match kind {
-            1 if (1..=RECORD_BYTES_MAX).contains(&bytes) => Ok((Self::Record, bytes)),
-            2 if (1..=HEAD_BYTES_MAX).contains(&bytes) => Ok((Self::Head, bytes)),
-            1 | 2 => Err(Damage::Length { length }),
-            _ => Err(Damage::Kind { kind }),
-        }
-    }
+/// The kind and the length of the payload that a frame claims to have, where a frame can have them.
+fn possible(length: u32, kind: u8) -> Result<(Kind, usize), Damage> {
+    let bytes = usize::try_from(length).unwrap_or(usize::MAX);
+    let kind = Kind::of(kind).ok_or(Damage::Kind { kind })?;
+    if (1..=kind.bytes_max()).contains(&bytes) { Ok((kind, bytes)) } else { Err(Damage::Length { length }) }
 }
 
 /// What stands at the place where the next frame should begin.
@@ -134,13 +115,13 @@ impl Frames {
             }
         };
         let (index, offset, from) = (self.index, self.offset, self.start);
-        self.index += u64::from(kind == FrameKind::Record);
-        self.start += FRAME_BYTES + bytes;
-        self.offset += u64::try_from(FRAME_BYTES + bytes).unwrap_or(u64::MAX);
+        self.index += u64::from(kind == Kind::Record);
+        self.start += FRAME_EXTRA_BYTES + bytes;
+        self.offset += u64::try_from(FRAME_EXTRA_BYTES + bytes).unwrap_or(u64::MAX);
         // INVARIANT: `judge` saw the whole frame in the buffer.
         let frame = self.buffer.get(from..self.start).unwrap_or_default();
         let tag = frame.get(5..).and_then(|tag| tag.first_chunk()).copied().unwrap_or_default();
-        let payload = frame.get(FRAME_START_BYTES..FRAME_START_BYTES + bytes).unwrap_or_default();
+        let payload = frame.get(PAYLOAD_AT..PAYLOAD_AT + bytes).unwrap_or_default();
         Ok(Next::Frame(Frame { kind, index, offset, tag, payload }))
     }
 
@@ -153,7 +134,7 @@ impl Frames {
     fn read_header(&mut self) -> Result<bool, ReadError> {
         // The name says how long the header is; the count in it may be what is damaged.
         let roots = usize::try_from(self.first.count_ones()).unwrap_or_default();
-        let bytes = HEADER_START_BYTES + roots * ROOT_BYTES + TAG_BYTES;
+        let bytes = HEADER_START_BYTES + roots * ROOT_BYTES + size_of::<Tag>();
         if self.fill(bytes + CRC_BYTES)? < bytes + CRC_BYTES {
             return Ok(false);
         }
@@ -182,19 +163,19 @@ impl Frames {
     }
 
     fn judge(&mut self) -> Result<Judged, ReadError> {
-        let there = self.fill(FRAME_BYTES)?;
+        let there = self.fill(FRAME_EXTRA_BYTES)?;
         if there == 0 {
             return Ok(Judged::End);
         }
         let Some((length, kind)) = claim(self.unread()) else { return Ok(Judged::Bad(Damage::Short)) };
-        let (kind, bytes) = match FrameKind::of(length, kind) {
+        let (kind, bytes) = match possible(length, kind) {
             Ok(claimed) => claimed,
             Err(damage) => return Ok(Judged::Bad(damage)),
         };
-        if self.fill(FRAME_BYTES + bytes)? < FRAME_BYTES + bytes {
+        if self.fill(FRAME_EXTRA_BYTES + bytes)? < FRAME_EXTRA_BYTES + bytes {
             return Ok(Judged::Bad(Damage::Short));
         }
-        let intact = is_intact(self.unread(), bytes);
+        let intact = frame::Frame::read(self.unread()).is_some();
         Ok(if intact { Judged::Frame(kind, bytes) } else { Judged::Bad(Damage::Checksum) })
     }
 
@@ -206,7 +187,7 @@ impl Frames {
         self.file.seek(SeekFrom::Start(self.offset + 1)).map_err(|source| self.failed(source))?;
         loop {
             // Windows overlap by the longest frame, so that none falls between two.
-            let wanted = CHUNK_BYTES + FRAME_BYTES + RECORD_BYTES_MAX;
+            let wanted = CHUNK_BYTES + FRAME_EXTRA_BYTES + RECORD_BYTES_MAX;
             let read =
                 read_up_to(&mut self.file, &mut window, wanted).map_err(|source| self.failed(source))?;
             if frame_behind(&window) {
@@ -215,7 +196,7 @@ impl Frames {
             if read == 0 {
                 return Ok(());
             }
-            let passed = window.len().saturating_sub(FRAME_BYTES + RECORD_BYTES_MAX);
+            let passed = window.len().saturating_sub(FRAME_EXTRA_BYTES + RECORD_BYTES_MAX);
             window.drain(..passed);
         }
     }
@@ -269,7 +250,7 @@ fn is_replaced(_: &File, _: &Path) -> io::Result<bool> {
 }
 
 enum Judged {
-    Frame(FrameKind, usize),
+    Frame(Kind, usize),
     End,
     Bad(Damage),
 }
@@ -294,17 +275,7 @@ fn claim(bytes: &[u8]) -> Option<(u32, u8)> {
     Some((u32::from_le_bytes([a, b, c, d]), kind))
 }
 
-/// Whether the frame at the start of `bytes`, with a payload of that length, is there and whole.
-fn is_intact(bytes: &[u8], payload_bytes: usize) -> bool {
-    let Some((body, rest)) = bytes.split_at_checked(FRAME_START_BYTES + payload_bytes) else { return false };
-    rest.first_chunk().copied().map(u32::from_le_bytes) == Some(crc32c::crc32c(body))
-}
-
 /// Whether a whole frame stands anywhere in `bytes`.
 fn frame_behind(bytes: &[u8]) -> bool {
-    (0..bytes.len()).any(|at| {
-        let rest = bytes.get(at..).unwrap_or_default();
-        let claimed = claim(rest).and_then(|(length, kind)| FrameKind::of(length, kind).ok());
-        claimed.is_some_and(|(_, payload_bytes)| is_intact(rest, payload_bytes))
-    })
+    (0..bytes.len()).any(|at| bytes.get(at..).and_then(frame::Frame::read).is_some())
 }
