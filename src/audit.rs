@@ -70,7 +70,7 @@ use publisher::Publishing;
 use record::Body;
 use recover::OpenIntent;
 use setup::Setup;
-use side::{Bounds, Content, Kind, Salt, SideStore};
+use side::{Bounds, Content, Kind, SideStore};
 use witness::Witness;
 use witnessing::Contradictions;
 use writer::{Durability, Health, NewRecord, Role, Writer, WriterOptions};
@@ -237,7 +237,7 @@ impl Audit {
         }
         self.writer.admits_calls()?;
         let arguments = approved.arguments().as_value();
-        trail.facts.arguments_digest = trail.salt.digest(arguments);
+        trail.facts.arguments_digest = digest(trail, arguments);
         let whole =
             (approved.tool().manifest().record == ToolRecord::Full).then_some((Kind::Arguments, arguments));
         self.keep(trail, true, whole);
@@ -268,7 +268,7 @@ impl Audit {
 
     /// Notes what a call is answered with: its salted digest, and the whole where the tool says so.
     pub fn note_result(&self, trail: &mut Trail, result: &Value, record: ToolRecord) {
-        trail.facts.result_digest = trail.salt.digest(result);
+        trail.facts.result_digest = digest(trail, result);
         if record == ToolRecord::Full {
             self.keep(trail, false, Some((Kind::Result, result)));
         }
@@ -276,7 +276,7 @@ impl Audit {
 
     /// Puts what the record must not hold into the encrypted store. No call waits for it.
     fn keep(&self, trail: &Trail, salt: bool, body: Option<(Kind, &Value)>) {
-        let salt = trail.salt.bytes().filter(|_| salt).map(|bytes| Content::Salt(Salt::from_bytes(*bytes)));
+        let salt = trail.salt.clone().filter(|_| salt).map(Content::Salt);
         let body = body.and_then(|(kind, value)| Some(Content::Body(kind, serde_json::to_vec(value).ok()?)));
         let contents: Vec<_> = salt.into_iter().chain(body).collect();
         if let Err(error) = self.side.put(trail.id.number(), None, contents) {
@@ -341,6 +341,11 @@ fn wait(mut written: oneshot::Receiver<writer::Written>) -> Result<u64, WriteErr
             Err(TryRecvError::Empty) => std::thread::sleep(Duration::from_micros(200)),
         }
     }
+}
+
+/// The salted digest of a value that belongs to a call.
+fn digest(trail: &Trail, value: &Value) -> Option<String> {
+    trail.salt.as_ref()?.digest_value(value)
 }
 
 fn bounds(spec: &RecordSpec) -> Bounds {

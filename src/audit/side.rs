@@ -11,15 +11,14 @@
 mod format;
 mod key;
 mod reader;
-mod salt;
 mod writer;
 
 use std::{io, path::PathBuf, time::Duration};
 
+pub use crate::call::Salt;
 pub use format::{BODY_BYTES_MAX, Kind};
 pub use key::SideKey;
 pub use reader::{Body, Damage, Erase, Erased, Erasure, Found, Pruned, SideReader};
-pub use salt::Salt;
 pub use writer::{SideHealth, SideStore};
 
 /// What is put under a call.

@@ -68,8 +68,8 @@ pub struct Trail {
     pub received: Timestamp,
     /// The digest of the release that judged it.
     pub release: String,
-    /// The salt of its digests.
-    pub salt: Salt,
+    /// The salt of its digests. Without one, nothing is digested.
+    pub salt: Option<Salt>,
     /// The stages it met.
     pub stages: Vec<StageNote>,
     /// What they found out.
