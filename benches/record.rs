@@ -94,7 +94,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
 fn trail(effects: &'static str) -> Trail {
     let kind = CallKind::Tool { name: "refunds.create".into(), arguments: Arguments::from(Map::new()) };
     let origin = Origin { transport: Transport::Http, source: Some([127, 0, 0, 1].into()) };
-    let call = Call::now(kind, Proof::Nothing, origin, CancellationToken::new());
+    let call = Call::now(kind, Proof::default(), origin, CancellationToken::new());
     let digest = || Some(format!("hmac-sha256:{}", "0".repeat(64)));
     let mut trail =
         Trail::begin(&call, "sha256:5d3a0b7f2c9e4a618f7d3b2c1a0e9f8d7c6b5a493827160f1e2d3c4b5a697887");
@@ -109,6 +109,8 @@ fn trail(effects: &'static str) -> Trail {
         key: Some("demo-support".into()),
         run: "0198f3a7c1de4b5f8a90b1c2d3e4f506".into(),
         run_ended: None,
+        token: None,
+        user: None,
     });
     facts.tool = Some(ToolFacts { digest: format!("sha256:{}", "1".repeat(64)), effects });
     facts.arguments_digest = digest();

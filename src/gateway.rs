@@ -148,7 +148,7 @@ impl Gateway {
         let caller = released.caller();
         let name = caller.client().name();
         self.runs
-            .absorb(name, caller.subject(), released.run(), released.labels())
+            .absorb(name, caller.user().map_or("", |user| &user.subject), released.run(), released.labels())
             .await
             .map_err(CallError::Runs)
     }
@@ -177,10 +177,15 @@ impl Gateway {
     ///
     /// # Errors
     /// When the caller does not prove who it is.
-    pub fn list(&self, proof: &Proof, now: Timestamp) -> Result<Vec<Arc<Tool>>, IdentityError> {
+    pub fn list(
+        &self,
+        proof: &Proof,
+        source: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Vec<Arc<Tool>>, IdentityError> {
         let rules = self.rules.load();
-        let caller = identity::authenticate(&rules.clients, proof, now)?;
-        Ok(rules.catalog.list(caller.client()).cloned().collect())
+        let caller = identity::authenticate(&rules.clients, proof, source, now)?;
+        Ok(rules.catalog.list(&caller).cloned().collect())
     }
 
     /// Who shows this proof? A failure is counted on record.
@@ -188,7 +193,7 @@ impl Gateway {
     /// # Errors
     /// When it proves nothing.
     pub fn authenticate(&self, proof: &Proof, origin: Origin) -> Result<Caller, IdentityError> {
-        identity::authenticate(&self.rules.load().clients, proof, Timestamp::now())
+        identity::authenticate(&self.rules.load().clients, proof, origin.source, Timestamp::now())
             .inspect_err(|refusal| self.audit.unidentified(origin.source, refusal.code()))
     }
 
@@ -199,10 +204,11 @@ impl Gateway {
     /// The call, where it is not one for a step-up.
     pub async fn step_up(&self, call: Call) -> Result<(Reply, Vec<String>), Call> {
         let rules = self.rules.load_full();
-        let Ok(caller) = identity::authenticate(&rules.clients, &call.proof, call.received) else {
+        let source = call.origin.source;
+        let Ok(caller) = identity::authenticate(&rules.clients, &call.proof, source, call.received) else {
             return Err(call);
         };
-        if !rules.catalog.needs_step_up(caller.client(), &call.kind) {
+        if !rules.catalog.needs_step_up(&caller, &call.kind) {
             return Err(call);
         }
         let mut trail = Trail::begin(&call, &rules.digest);
@@ -244,7 +250,7 @@ impl Gateway {
     /// The tool of a name, if it exists for a caller.
     #[must_use]
     pub fn visible(&self, caller: &Caller, name: &str) -> Option<Arc<Tool>> {
-        self.rules.load().catalog.visible(caller.client(), name).cloned()
+        self.rules.load().catalog.visible(caller, name).cloned()
     }
 
     /// Can calls be taken?

@@ -1,20 +1,24 @@
 //! `Call → Identified`: who calls, on what proof, in which run.
 
+mod caller;
 mod clients;
+mod error;
 mod key;
 
-use std::{ops::Deref, sync::Arc};
+use std::{net::IpAddr, ops::Deref, sync::Arc};
 
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 
 use crate::{
-    call::{Call, CallerFacts, Facts, Outcome, Passed, Proof, Refusal, Stage},
-    manifest::{ClientName, KeyId},
-    runs::{Run, Runs, RunsError},
+    call::{Call, CallerFacts, Claim, Facts, Passed, Proof, Stage, TokenFacts},
+    manifest::ClientName,
+    runs::{Run, Runs},
 };
 
+pub use caller::{Authentication, Caller, Grant};
 pub use clients::{Client, Clients};
+pub use error::IdentityError;
 pub use key::{ApiKey, NewKey};
 
 /// A call whose caller is known.
@@ -59,134 +63,17 @@ impl Passed for Identified {
         facts.caller = Some(CallerFacts {
             client: self.caller.client.name().to_string(),
             authentication: self.caller.authentication.word(),
-            key: self.caller.key.as_ref().map(ToString::to_string),
+            key: self.caller.key().map(ToString::to_string),
             run: self.run.id.clone(),
             run_ended: self.run.ended.clone(),
+            token: self.caller.grant().map(token_facts),
+            user: self.caller.user().cloned(),
         });
     }
 }
 
-/// The one who calls: a client, known by some proof.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    client: Arc<Client>,
-    key: Option<KeyId>,
-    authentication: Authentication,
-}
-
-impl Caller {
-    /// The client.
-    #[must_use]
-    pub const fn client(&self) -> &Arc<Client> {
-        &self.client
-    }
-
-    /// How it proved who it is.
-    #[must_use]
-    pub const fn authentication(&self) -> Authentication {
-        self.authentication
-    }
-
-    /// The user that the client acts for. Only tokens name one, so an API key's is empty.
-    #[must_use]
-    pub const fn subject(&self) -> &'static str {
-        ""
-    }
-}
-
-/// How a caller proved who it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Authentication {
-    /// By a local process's word alone.
-    Asserted,
-    /// By an API key.
-    ApiKey,
-    /// Not at all: the call is only rehearsed.
-    Rehearsed,
-}
-
-impl Authentication {
-    /// The word that stands for it in policies and records.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Asserted => "asserted",
-            Self::ApiKey => "api-key",
-            Self::Rehearsed => "rehearsed",
-        }
-    }
-}
-
-/// Why a caller is not known. The agent is told the same in every case.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    /// Nothing was shown.
-    #[error("no proof of identity")]
-    Nothing,
-    /// What was shown is not an API key.
-    #[error("not an API key of the form `cg_<id>_<secret>`")]
-    Malformed,
-    /// No client has a key of this id.
-    #[error("unknown key id")]
-    UnknownKey,
-    /// The id is known, the secret is not its secret.
-    #[error("wrong secret for key `{id}` of `{client}`")]
-    WrongSecret {
-        /// The key's id.
-        id: KeyId,
-        /// Its client.
-        client: ClientName,
-    },
-    /// The key is past its last day.
-    #[error("key `{id}` of `{client}` has expired")]
-    Expired {
-        /// The key's id.
-        id: KeyId,
-        /// Its client.
-        client: ClientName,
-    },
-    /// No such client.
-    #[error("unknown client `{0}`")]
-    UnknownClient(ClientName),
-    /// A process claims to be a client that no process may claim to be.
-    #[error("client `{0}` may not be claimed by a local process: it lacks `stdio: true`")]
-    NotForStdio(ClientName),
-    /// The store of runs does not answer.
-    #[error(transparent)]
-    Runs(#[from] RunsError),
-}
-
-impl Refusal for IdentityError {
-    fn stage(&self) -> Stage {
-        Stage::Identity
-    }
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Nothing => "no_proof",
-            Self::Malformed => "malformed_proof",
-            Self::UnknownKey => "unknown_key",
-            Self::WrongSecret { .. } => "wrong_secret",
-            Self::Expired { .. } => "expired_key",
-            Self::UnknownClient(_) => "unknown_client",
-            Self::NotForStdio(_) => "not_for_stdio",
-            Self::Runs(_) => "runs_unavailable",
-        }
-    }
-    fn public_message(&self) -> String {
-        match self {
-            Self::Nothing
-            | Self::Malformed
-            | Self::UnknownKey
-            | Self::WrongSecret { .. }
-            | Self::Expired { .. }
-            | Self::UnknownClient(_)
-            | Self::NotForStdio(_) => "authentication failed".into(),
-            Self::Runs(_) => "temporarily unavailable".into(),
-        }
-    }
-    fn outcome(&self) -> Outcome {
-        Outcome::Denied
-    }
+fn token_facts(grant: &Grant) -> TokenFacts {
+    TokenFacts { id: grant.id.clone(), issuer: grant.issuer.clone() }
 }
 
 /// Finds out who calls.
@@ -207,9 +94,10 @@ impl Identities {
     /// # Errors
     /// When the caller does not prove who it is, or its run cannot be found.
     pub async fn identify(&self, clients: &Clients, call: Call) -> Result<Identified, IdentityError> {
-        let caller = authenticate(clients, &call.proof, call.received)?;
+        let caller = authenticate(clients, &call.proof, call.origin.source, call.received)?;
         let fresh = call.id.to_string();
-        let run = self.runs.open(caller.client.name(), caller.subject(), fresh, call.received).await?;
+        let subject = caller.user().map_or("", |user| &user.subject);
+        let run = self.runs.open(caller.client.name(), subject, fresh, call.received).await?;
         Ok(Identified { call, caller, run, rehearsal: false })
     }
 }
@@ -217,23 +105,37 @@ impl Identities {
 /// Who shows this proof? Spends nothing and changes nothing.
 ///
 /// # Errors
-/// When the proof proves nothing.
-pub fn authenticate(clients: &Clients, proof: &Proof, now: Timestamp) -> Result<Caller, IdentityError> {
-    match proof {
-        Proof::Nothing => Err(IdentityError::Nothing),
-        Proof::ApiKey(key) => {
-            let key = ApiKey::parse(key.expose_secret()).ok_or(IdentityError::Malformed)?;
-            let (client, id) = clients.by_key(&key, now)?;
-            Ok(Caller { client, key: Some(id), authentication: Authentication::ApiKey })
+/// When the proof proves nothing, or is shown from where its client may not call.
+pub fn authenticate(
+    clients: &Clients,
+    proof: &Proof,
+    source: Option<IpAddr>,
+    now: Timestamp,
+) -> Result<Caller, IdentityError> {
+    let known = |client, authentication| Caller { client, authentication, key: None, grant: None };
+    let caller = match (&proof.claim, &proof.certificate) {
+        (Claim::Nothing, None) => return Err(IdentityError::Nothing),
+        (Claim::Nothing, Some(certificate)) => {
+            let client = clients.by_certificate(certificate).ok_or(IdentityError::UnknownCertificate)?;
+            known(client, Authentication::Certificate)
         }
-        Proof::Asserted(name) => {
+        (Claim::Bearer(text), _) => {
+            let key = ApiKey::parse(text.expose_secret()).ok_or(IdentityError::Malformed)?;
+            let (client, id) = clients.by_key(&key, now)?;
+            Caller { key: Some(id), ..known(client, Authentication::ApiKey) }
+        }
+        (Claim::Asserted(name), _) => {
             let client = clients.named(name).ok_or_else(|| IdentityError::UnknownClient(name.clone()))?;
             if !client.may_be_asserted() {
                 return Err(IdentityError::NotForStdio(name.clone()));
             }
-            Ok(Caller { client, key: None, authentication: Authentication::Asserted })
+            return Ok(known(client, Authentication::Asserted));
         }
+    };
+    if !caller.client.may_call_from(source) {
+        return Err(IdentityError::WrongSource(caller.client.name().clone()));
     }
+    Ok(caller)
 }
 
 /// A call that is judged as if `client` made it in `run`, and that no stage carries out.
@@ -247,6 +149,6 @@ pub fn rehearse(
     call: Call,
 ) -> Result<Identified, IdentityError> {
     let client = clients.named(client).ok_or_else(|| IdentityError::UnknownClient(client.clone()))?;
-    let caller = Caller { client, key: None, authentication: Authentication::Rehearsed };
+    let caller = Caller { client, authentication: Authentication::Rehearsed, key: None, grant: None };
     Ok(Identified { call, caller, run, rehearsal: true })
 }

@@ -6,6 +6,7 @@ mod cases;
 mod clients;
 mod egress;
 mod floors;
+mod identity;
 mod listener;
 mod names;
 mod path;
@@ -17,13 +18,19 @@ mod units;
 mod yaml;
 
 pub use cases::{Case, CasesFile, Denial, DenyStage, Expectation};
-pub use clients::{AttributeKind, AttributeSpec, ClientLimits, ClientSpec, ClientsFile, KeySpec};
+pub use clients::{
+    AttributeKind, AttributeSpec, CertificateSpec, ClientLimits, ClientSpec, ClientsFile, KeySpec, TokenSpec,
+};
 pub use egress::{DnsServer, DnsSpec, EgressSpec, Network, NetworkError};
 pub use floors::{Floor, FloorsFile, Unlisted};
+pub use identity::{
+    ClaimsSpec, IdentitySpec, IssuerSpec, ResourceUrl, ResourceUrlError, RunsSpec, SigningAlgorithm,
+    TokensSpec,
+};
 pub use listener::{HttpListener, WebHost, WebNameError, WebOrigin};
 pub use names::{
-    AttributeName, ClientName, CredentialName, GroupName, KeyId, Label, NameError, RoleName, Scope,
-    ServiceName, ToolName,
+    AttributeName, ClientName, CredentialName, GroupName, IssuerName, KeyId, Label, NameError, RoleName,
+    Scope, ServiceName, ToolName,
 };
 pub use path::{PathError, PathTemplate, Segment};
 pub use problem::{Place, Problem, Severity, Source, join_pointer};

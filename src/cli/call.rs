@@ -3,7 +3,6 @@
 use std::{path::Path, process::ExitCode};
 
 use clap::Args;
-use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -42,12 +41,12 @@ pub(super) fn parse_arguments(text: &str) -> Result<Map<String, Value>, String> 
 
 pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) -> ExitCode {
     let proof = match (&arguments.client, &arguments.key_env) {
-        (Some(client), _) => Proof::Asserted(client.clone()),
+        (Some(client), _) => Proof::asserted(client.clone()),
         (None, Some(name)) => match std::env::var(name) {
-            Ok(key) => Proof::ApiKey(SecretString::from(key)),
+            Ok(key) => Proof::bearer(key),
             Err(_) => return printer.fail(&format!("the environment variable `{name}` is not set")),
         },
-        (None, None) => Proof::Nothing,
+        (None, None) => Proof::default(),
     };
     let app = match App::open(config, "call").await {
         Ok(app) => app,

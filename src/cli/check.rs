@@ -27,7 +27,8 @@ fn views(rules: &Rules) -> Vec<Vec<String>> {
         .clients
         .iter()
         .map(|client| {
-            let tools: Vec<String> = rules.catalog.list(client).map(|tool| tool.name().to_string()).collect();
+            let tools: Vec<String> =
+                rules.catalog.allowed(client).map(|tool| tool.name().to_string()).collect();
             vec![client.name().to_string(), tools.join(", ")]
         })
         .collect();

@@ -66,7 +66,7 @@ pub(super) async fn stdio(printer: &Printer, config: &Path, arguments: StdioArgu
     };
     let witnessing = app.witnessing();
     let served = tokio::select! {
-        served = serve_stdio(Arc::clone(&app.gateway), Proof::Asserted(client)) => served,
+        served = serve_stdio(Arc::clone(&app.gateway), Proof::asserted(client)) => served,
         () = signal() => Ok(()),
     };
     close(&app, witnessing).await;

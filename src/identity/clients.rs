@@ -1,6 +1,6 @@
 //! The clients of one release, found by name and by key.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
@@ -8,9 +8,16 @@ use super::{
     IdentityError,
     key::{ApiKey, KeyDigest},
 };
-use crate::manifest::{
-    ClientName, ClientSpec, ClientsFile, KeyId, Place, Problem, Scope, Source, join_pointer,
+use crate::{
+    call::Certificate,
+    manifest::{
+        CertificateSpec, ClientName, ClientSpec, ClientsFile, IssuerName, KeyId, Place, Problem, Scope,
+        Source, join_pointer,
+    },
 };
+
+/// The kinds of alternative names that a certificate is known by.
+const CERTIFICATE_NAMES: [&str; 3] = ["dns:", "uri:", "email:"];
 
 /// A client, as its file says.
 #[derive(Debug)]
@@ -43,6 +50,14 @@ impl Client {
     pub const fn may_be_asserted(&self) -> bool {
         self.spec.stdio
     }
+
+    /// Whether it may call from there. Where it names networks, an address that is not known is in none.
+    #[must_use]
+    pub fn may_call_from(&self, source: Option<IpAddr>) -> bool {
+        let within =
+            |address: IpAddr| self.spec.sources.iter().any(|network| network.net().contains(&address));
+        self.spec.sources.is_empty() || source.is_some_and(|address| within(address.to_canonical()))
+    }
 }
 
 /// All clients.
@@ -50,6 +65,8 @@ impl Client {
 pub struct Clients {
     by_name: HashMap<ClientName, Arc<Client>>,
     by_key: HashMap<KeyId, Key>,
+    by_token: HashMap<(IssuerName, String), Arc<Client>>,
+    by_certificate: HashMap<CertificateSpec, Arc<Client>>,
 }
 
 #[derive(Debug)]
@@ -89,9 +106,99 @@ impl Clients {
                     problems.push(Problem::error(source, Place::below(&pointer, "id"), message));
                 }
             }
+            clients.add_tokens(&client, &pointer, source, &mut problems);
+            clients.add_certificates(&client, &pointer, source, &mut problems);
             clients.by_name.insert(name.clone(), client);
         }
         (clients, problems)
+    }
+
+    fn add_tokens(
+        &mut self,
+        client: &Arc<Client>,
+        pointer: &str,
+        source: &Source,
+        problems: &mut Vec<Problem>,
+    ) {
+        for (at, token) in client.spec.tokens.iter().enumerate() {
+            let key = (token.issuer.clone(), token.client.clone());
+            if let Some(other) = self.by_token.insert(key, Arc::clone(client)) {
+                let message = format!(
+                    "tokens of `{}` for this client are already those of `{}`",
+                    token.issuer, other.name
+                );
+                problems.push(Problem::error(
+                    source,
+                    Place::Pointer(format!("{pointer}/tokens/{at}")),
+                    message,
+                ));
+            }
+        }
+    }
+
+    fn add_certificates(
+        &mut self,
+        client: &Arc<Client>,
+        pointer: &str,
+        source: &Source,
+        problems: &mut Vec<Problem>,
+    ) {
+        for (at, certificate) in client.spec.certificates.iter().enumerate() {
+            let mut refuse = |message: String, help: &str| {
+                let place = Place::Pointer(format!("{pointer}/certificates/{at}"));
+                problems.push(Problem::error(source, place, message).help(help.to_owned()));
+            };
+            let known = match certificate {
+                CertificateSpec::Subject(_) => certificate.clone(),
+                CertificateSpec::Name(name)
+                    if CERTIFICATE_NAMES.iter().any(|kind| name.starts_with(kind)) =>
+                {
+                    certificate.clone()
+                }
+                CertificateSpec::Name(name) => {
+                    refuse(
+                        format!("`{name}` does not say what kind of name it is"),
+                        "write `dns:`, `uri:` or `email:` before it",
+                    );
+                    continue;
+                }
+                CertificateSpec::Sha256(digest) if KeyDigest::parse(digest).is_some() => {
+                    CertificateSpec::Sha256(digest.to_ascii_lowercase())
+                }
+                CertificateSpec::Sha256(_) => {
+                    refuse(
+                        "the digest is not 64 hexadecimal digits".into(),
+                        "it is the SHA-256 of the certificate's DER form",
+                    );
+                    continue;
+                }
+            };
+            if let Some(other) = self.by_certificate.insert(known, Arc::clone(client)) {
+                refuse(
+                    format!("the certificate is already one of `{}`", other.name),
+                    "a certificate is one client's",
+                );
+            }
+        }
+    }
+
+    /// The client whose access token says this of its client.
+    #[must_use]
+    pub fn by_token(&self, issuer: &IssuerName, client: &str) -> Option<Arc<Client>> {
+        self.by_token.get(&(issuer.clone(), client.to_owned())).cloned()
+    }
+
+    /// The client whose certificate this is. One that is several clients' is nobody's.
+    #[must_use]
+    pub fn by_certificate(&self, certificate: &Certificate) -> Option<Arc<Client>> {
+        let names = certificate.names.iter().cloned().map(CertificateSpec::Name);
+        let of_whole = [
+            CertificateSpec::Sha256(hex::encode(certificate.sha256)),
+            CertificateSpec::Subject(certificate.subject.clone()),
+        ];
+        let mut found = names.chain(of_whole).filter_map(|spec| self.by_certificate.get(&spec));
+        let first = found.next()?;
+        found.all(|other| other.name == first.name).then(|| Arc::clone(first))
     }
 
     /// The client of a name.
@@ -155,9 +262,12 @@ mod tests {
         let key = NewKey::new("k1", [7; 32]);
         let (clients, problems) = clients(&key_spec(&key, "2027-06-30"));
         assert_eq!(problems, []);
-        let proof = Proof::ApiKey(key.key().into());
-        assert_eq!(authenticate(&clients, &proof, at("2027-06-29")).unwrap().client().name().as_str(), "bot");
-        let refusal = authenticate(&clients, &proof, at("2027-06-30")).unwrap_err();
+        let proof = Proof::bearer(key.key());
+        assert_eq!(
+            authenticate(&clients, &proof, None, at("2027-06-29")).unwrap().client().name().as_str(),
+            "bot"
+        );
+        let refusal = authenticate(&clients, &proof, None, at("2027-06-30")).unwrap_err();
         insta::assert_snapshot!(refusal, @"key `k1` of `bot` has expired");
     }
 
@@ -166,17 +276,17 @@ mod tests {
         let key = NewKey::new("k1", [7; 32]);
         let (clients, _) = clients(&key_spec(&key, "2020-01-01"));
         let proofs = [
-            Proof::Nothing,
-            Proof::ApiKey("nonsense".into()),
-            Proof::ApiKey("cg_k9_abc".into()),
-            Proof::ApiKey("cg_k1_abc".into()),
-            Proof::ApiKey(key.key().into()),
-            Proof::Asserted(ClientName::parse("nobody").unwrap()),
-            Proof::Asserted(ClientName::parse("web").unwrap()),
+            Proof::default(),
+            Proof::bearer("nonsense"),
+            Proof::bearer("cg_k9_abc"),
+            Proof::bearer("cg_k1_abc"),
+            Proof::bearer(key.key()),
+            Proof::asserted(ClientName::parse("nobody").unwrap()),
+            Proof::asserted(ClientName::parse("web").unwrap()),
         ];
         let mut codes = Vec::new();
         for proof in proofs {
-            let refusal = authenticate(&clients, &proof, at("2026-11-23")).unwrap_err();
+            let refusal = authenticate(&clients, &proof, None, at("2026-11-23")).unwrap_err();
             assert_eq!(refusal.public_message(), "authentication failed");
             codes.push(refusal.code());
         }
@@ -198,10 +308,71 @@ mod tests {
     fn a_client_may_be_claimed_only_where_its_file_says_so() {
         let (clients, _) = clients("");
         let claim = |name| {
-            authenticate(&clients, &Proof::Asserted(ClientName::parse(name).unwrap()), at("2026-11-23"))
+            authenticate(&clients, &Proof::asserted(ClientName::parse(name).unwrap()), None, at("2026-11-23"))
         };
         assert!(claim("bot").is_ok());
         assert!(claim("web").is_err());
+    }
+
+    fn of_text(text: &str) -> (Clients, Vec<String>) {
+        let source = Source { path: "clients.yaml".into(), text: text.into() };
+        let (clients, problems) = Clients::build(&manifest::read(&source).unwrap(), &source);
+        (clients, problems.into_iter().map(|problem| problem.message).collect())
+    }
+
+    #[test]
+    fn a_client_calls_from_its_networks_alone() {
+        let (clients, _) = of_text(
+            "clients: { bot: { owner: o, certificates: [{ subject: CN=bot }], sources: [10.0.0.0/8, 2001:db8::/32] } }",
+        );
+        let certificate = Certificate { sha256: [0; 32], subject: "CN=bot".into(), names: vec![] };
+        let proof = Proof { certificate: Some(certificate.into()), ..Proof::default() };
+        let from = |source: Option<&str>| {
+            let source = source.map(|source| source.parse().unwrap());
+            authenticate(&clients, &proof, source, at("2026-11-23")).map_err(|error| error.code())
+        };
+        for good in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1"] {
+            assert!(from(Some(good)).is_ok(), "{good}");
+        }
+        for bad in [Some("11.0.0.1"), Some("127.0.0.1"), Some("2001:db9::1"), Some("::10.1.2.3"), None] {
+            assert_eq!(from(bad).unwrap_err(), "wrong_source", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_one_clients_or_nobodys() {
+        let digest = "ab".repeat(32);
+        let (clients, problems) = of_text(&format!(
+            "clients:\n  a: {{ owner: o, certificates: [{{ name: \"uri:spiffe://x/a\" }}, {{ sha256: {} }}] }}\n  b: {{ owner: o, certificates: [{{ name: \"dns:b.example\" }}] }}\n",
+            digest.to_uppercase()
+        ));
+        assert_eq!(problems, [""; 0]);
+        let found = |sha256: u8, names: &[&str]| {
+            let names = names.iter().map(ToString::to_string).collect();
+            let shown = Certificate { sha256: [sha256; 32], subject: "CN=a".into(), names };
+            clients.by_certificate(&shown).map(|client| client.name().to_string())
+        };
+        assert_eq!(found(0, &["uri:spiffe://x/a"]).as_deref(), Some("a"));
+        assert_eq!(found(0xab, &[]).as_deref(), Some("a"));
+        assert_eq!(found(0xab, &["uri:spiffe://x/a", "dns:other"]).as_deref(), Some("a"));
+        assert_eq!(found(0, &["dns:spiffe://x/a", "uri:b.example", "dns:B.example"]), None);
+        assert_eq!(found(0xab, &["dns:b.example"]), None, "two clients' names on one certificate");
+    }
+
+    #[test]
+    fn what_two_clients_would_share_does_not_load() {
+        let (_, problems) = of_text(
+            "clients:\n  a: { owner: o, tokens: [{ issuer: corp, client: x }], certificates: [{ name: a.example }, { sha256: abc }, { subject: CN=a }] }\n  b: { owner: o, tokens: [{ issuer: corp, client: x }], certificates: [{ subject: CN=a }] }\n",
+        );
+        assert_eq!(
+            problems,
+            [
+                "`a.example` does not say what kind of name it is",
+                "the digest is not 64 hexadecimal digits",
+                "tokens of `corp` for this client are already those of `a`",
+                "the certificate is already one of `a`"
+            ]
+        );
     }
 
     #[test]

@@ -257,7 +257,7 @@ pub(super) fn unreachable(files: &Files, clients: &Clients, catalog: &Catalog, p
     let mut listed = HashSet::new();
     for client in clients.iter() {
         let before = listed.len();
-        let mut own = catalog.list(client).map(|tool| tool.name().clone()).peekable();
+        let mut own = catalog.allowed(client).map(|tool| tool.name().clone()).peekable();
         if own.peek().is_none() && before == listed.len() {
             let place = Place::Key(join_pointer("/clients", client.name().as_str()));
             let message = format!("the client `{}` has no tools", client.name());

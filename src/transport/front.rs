@@ -17,7 +17,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request:
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
 use rmcp::model::ProtocolVersion;
-use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::{sync::Semaphore, time::timeout};
@@ -36,7 +35,7 @@ use super::{
     serve::{Pace, permits},
 };
 use crate::{
-    call::{Call, CallKind, Origin, Proof, Transport},
+    call::{Call, CallKind, Claim, Origin, Proof, Transport},
     gateway::{EdgeError, Gateway, Notice, Reply},
     hygiene,
     identity::Caller,
@@ -246,13 +245,13 @@ fn known_versions() -> &'static [&'static str] {
 /// What a request shows: one bearer token, or nothing. A token in the query is not looked at.
 fn proof(headers: &HeaderMap) -> Proof {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Proof::Nothing };
-    let Ok(text) = value.to_str() else { return Proof::Nothing };
+    let (Some(value), None) = (values.next(), values.next()) else { return Proof::default() };
+    let Ok(text) = value.to_str() else { return Proof::default() };
     match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-            Proof::ApiKey(SecretString::from(token.trim().to_owned()))
+            Proof::bearer(token.trim().to_owned())
         }
-        _ => Proof::Nothing,
+        _ => Proof::default(),
     }
 }
 
@@ -438,9 +437,9 @@ fn failed() -> Refusal {
 
 /// RFC 6750 §3: a challenge, with an error only where something was shown.
 fn unauthorized(proof: &Proof) -> Answer {
-    let challenge = match proof {
-        Proof::Nothing | Proof::Asserted(_) => "Bearer realm=\"callgate\"",
-        Proof::ApiKey(_) => "Bearer realm=\"callgate\", error=\"invalid_token\"",
+    let challenge = match proof.claim {
+        Claim::Nothing | Claim::Asserted(_) => "Bearer realm=\"callgate\"",
+        Claim::Bearer(_) => "Bearer realm=\"callgate\", error=\"invalid_token\"",
     };
     let refusal =
         Refusal::new(StatusCode::UNAUTHORIZED, UNAUTHENTICATED, "unauthenticated", "authentication failed");

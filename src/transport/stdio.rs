@@ -58,7 +58,7 @@ const LAST_LINES_MAX: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the client may not be claimed, or does not speak the protocol.
 pub async fn serve_stdio(gateway: Arc<Gateway>, proof: Proof) -> Result<(), StdioError> {
-    authenticate(&gateway.rules().clients, &proof, Timestamp::now())?;
+    authenticate(&gateway.rules().clients, &proof, None, Timestamp::now())?;
     let (written, to_write) = mpsc::channel(LINES_WAITING_MAX);
     let (accepted, messages) = mpsc::channel(1);
     let writer = tokio::spawn(write(tokio::io::stdout(), to_write));
