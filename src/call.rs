@@ -148,6 +148,15 @@ pub enum Proof {
     Asserted(ClientName),
 }
 
+/// The person a client acts for, as an issuer of tokens knows them.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct User {
+    /// Who says so.
+    pub issuer: String,
+    /// The person, to that issuer.
+    pub subject: String,
+}
+
 /// Where a call came from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Origin {

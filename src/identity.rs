@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use crate::{
     call::{Call, CallerFacts, Facts, Outcome, Passed, Proof, Refusal, Stage},
     manifest::{ClientName, KeyId},
-    runs::{Run, Runs, RunsError},
+    runs::{Principal, Run, Runs, RunsError},
 };
 
 pub use clients::{Client, Clients};
@@ -60,8 +60,8 @@ impl Passed for Identified {
             client: self.caller.client.name().to_string(),
             authentication: self.caller.authentication.word(),
             key: self.caller.key.as_ref().map(ToString::to_string),
-            run: self.run.id.clone(),
-            run_ended: self.run.ended.clone(),
+            run: self.run.id().to_string(),
+            run_ended: self.run.ended().map(|run| run.to_string()),
         });
     }
 }
@@ -85,12 +85,6 @@ impl Caller {
     #[must_use]
     pub const fn authentication(&self) -> Authentication {
         self.authentication
-    }
-
-    /// The user that the client acts for. Only tokens name one, so an API key's is empty.
-    #[must_use]
-    pub const fn subject(&self) -> &'static str {
-        ""
     }
 }
 
@@ -208,8 +202,8 @@ impl Identities {
     /// When the caller does not prove who it is, or its run cannot be found.
     pub async fn identify(&self, clients: &Clients, call: Call) -> Result<Identified, IdentityError> {
         let caller = authenticate(clients, &call.proof, call.received)?;
-        let fresh = call.id.to_string();
-        let run = self.runs.open(caller.client.name(), caller.subject(), fresh, call.received).await?;
+        let principal = Principal::client(caller.client.name().clone());
+        let run = self.runs.default_run(&principal, call.received).await?.with_call();
         Ok(Identified { call, caller, run, rehearsal: false })
     }
 }

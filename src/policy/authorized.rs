@@ -159,7 +159,7 @@ impl<'a> CallFacts<'a> {
     pub fn of(call: &'a Identified) -> Self {
         Self {
             client: call.caller().client().name(),
-            run: RunFacts { labels: call.run().labels.clone(), calls: call.run().calls },
+            run: RunFacts { labels: call.run().labels().clone(), calls: call.run().calls() },
             request: RequestFacts {
                 transport: call.origin.transport.word(),
                 source: call.origin.source,
