@@ -14,7 +14,7 @@ use crate::{
     manifest::{Problem, RecordSpec, SecretRef, WitnessSpec},
     release::Project,
     rules::Secrets,
-    runs::Runs,
+    runs::{Runs, RunsError},
     store::{StateError, StateFolder, Store},
 };
 
@@ -27,6 +27,9 @@ pub enum OpenError {
     /// Its state cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Its runs and revocations cannot be read.
+    #[error(transparent)]
+    Runs(#[from] RunsError),
     /// Its log cannot be written.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -65,7 +68,7 @@ impl App {
             return Err(OpenError::Problems(problems));
         };
         let folder = StateFolder::prepare(&state)?;
-        let runs = Runs::new(Store::open(&folder).await?);
+        let runs = Runs::open(Store::open(&folder).await?).await?;
         let server = project.files.as_ref().map(|files| &files.server.1);
         let record = server.map(|server| server.record.clone()).unwrap_or_default();
         let keys = keys(&record, project.base())?;

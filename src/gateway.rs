@@ -63,7 +63,7 @@ use crate::{
     manifest::{ClientName, Label},
     output::{Content, Released},
     rules::Rules,
-    runs::{Run, Runs},
+    runs::{Principal, Run, Runs},
     schema::Lane,
 };
 
@@ -90,8 +90,7 @@ pub struct Gateway {
 impl Gateway {
     /// A gate of one release.
     #[must_use]
-    pub fn new(rules: Rules, runs: Runs, audit: Audit, backends: Backends) -> Self {
-        let runs = Arc::new(runs);
+    pub fn new(rules: Rules, runs: Arc<Runs>, audit: Audit, backends: Backends) -> Self {
         let limits = Limits::build(&rules.clients, &rules.catalog);
         Self {
             rules: ArcSwap::from_pointee(rules),
@@ -145,12 +144,7 @@ impl Gateway {
     }
 
     async fn absorb(&self, released: &Released) -> Result<(), CallError> {
-        let caller = released.caller();
-        let name = caller.client().name();
-        self.runs
-            .absorb(name, caller.user().map_or("", |user| &user.subject), released.run(), released.labels())
-            .await
-            .map_err(CallError::Runs)
+        self.runs.absorb(released.run(), released.labels()).await.map_err(CallError::Runs)
     }
 
     /// Puts the outcome on record, and only then makes a reply of it.
@@ -285,7 +279,7 @@ pub fn rehearse(
     call: Call,
     trail: &mut Trail,
 ) -> Result<(), CallError> {
-    let run = Run { id: "rehearsal".into(), labels: labels.into_iter().collect(), ..Run::default() };
+    let run = Run::rehearsal(Principal::client(client.clone()), labels.into_iter().collect());
     let limits = Limits::build(&rules.clients, &rules.catalog); // a rehearsal spends nobody's budget
     let identified = trail.note(identity::rehearse(&rules.clients, client, run, call))?;
     let admitted = trail.note(rules.catalog.admit(identified))?;

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret as _;
 use crate::{
     call::{Call, CallerFacts, Claim, Facts, Passed, Proof, Stage, TokenFacts},
     manifest::ClientName,
-    runs::{Run, Runs},
+    runs::{Principal, Run, Runs},
 };
 
 pub use caller::{Authentication, Caller, Grant};
@@ -64,8 +64,8 @@ impl Passed for Identified {
             client: self.caller.client.name().to_string(),
             authentication: self.caller.authentication.word(),
             key: self.caller.key().map(ToString::to_string),
-            run: self.run.id.clone(),
-            run_ended: self.run.ended.clone(),
+            run: self.run.id().to_string(),
+            run_ended: self.run.ended().map(|run| run.to_string()),
             token: self.caller.grant().map(token_facts),
             user: self.caller.user().cloned(),
         });
@@ -95,9 +95,8 @@ impl Identities {
     /// When the caller does not prove who it is, or its run cannot be found.
     pub async fn identify(&self, clients: &Clients, call: Call) -> Result<Identified, IdentityError> {
         let caller = authenticate(clients, &call.proof, call.origin.source, call.received)?;
-        let fresh = call.id.to_string();
-        let subject = caller.user().map_or("", |user| &user.subject);
-        let run = self.runs.open(caller.client.name(), subject, fresh, call.received).await?;
+        let principal = Principal { client: caller.client.name().clone(), user: caller.user().cloned() };
+        let run = self.runs.default_run(&principal, call.received).await?.with_call();
         Ok(Identified { call, caller, run, rehearsal: false })
     }
 }

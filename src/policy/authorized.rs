@@ -163,7 +163,7 @@ impl<'a> CallFacts<'a> {
             client: call.caller().client().name(),
             roles: call.caller().token_roles().cloned().collect(),
             user: call.caller().user(),
-            run: RunFacts { labels: call.run().labels.clone(), calls: call.run().calls },
+            run: RunFacts { labels: call.run().labels().clone(), calls: call.run().calls() },
             request: RequestFacts {
                 transport: call.origin.transport.word(),
                 source: call.origin.source,
