@@ -1,6 +1,7 @@
 //! `Call → Identified`: who calls, on what proof, in which run.
 
 mod clients;
+pub mod jwt;
 mod key;
 
 use std::{ops::Deref, sync::Arc};
