@@ -3,6 +3,7 @@
 mod caller;
 mod clients;
 mod error;
+pub mod jwt;
 mod key;
 
 use std::{net::IpAddr, ops::Deref, sync::Arc};
