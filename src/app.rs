@@ -11,6 +11,7 @@ use crate::{
     credential::{CredentialError, read_secret},
     egress::{Allowances, Egress, EgressError, Registered},
     gateway::Gateway,
+    identity::Identities,
     manifest::{Problem, RecordSpec, SecretRef, WitnessSpec},
     release::Project,
     rules::Secrets,
@@ -78,7 +79,9 @@ impl App {
         let listener = server.map(|server| server.listen.http.address).filter(|address| address.port() != 0);
         let listener = listener.map(|address| egress.listeners().register(address));
         let witnesses = witnesses(&record, &egress);
-        let gateway = Arc::new(Gateway::new(rules, runs, audit, Backends::new(egress)));
+        let identity = server.map(|server| server.identity.clone()).unwrap_or_default();
+        let identities = Identities::new(Arc::clone(&runs), &identity, &egress);
+        let gateway = Arc::new(Gateway::new(rules, runs, identities, audit, Backends::new(egress)));
         Ok(Self { gateway, project, warnings: problems, witnesses, _listener: listener })
     }
 

@@ -302,6 +302,12 @@ impl Run {
         self.ended
     }
 
+    /// When it is past its lifetime, where it has one.
+    #[must_use]
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.cell.expires_ms.map(time)
+    }
+
     /// The same run, for one call, which is counted.
     #[must_use]
     pub fn with_call(mut self) -> Self {
