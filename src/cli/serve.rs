@@ -25,7 +25,7 @@ pub(super) struct ServeArguments {
 /// What `stdio` takes.
 #[derive(Debug, Args)]
 pub(super) struct StdioArguments {
-    /// The client that the process stands for, in place of the one in `callgate.yaml`.
+    /// The client that is served, in place of the one in `callgate.yaml`.
     #[arg(long)]
     client: Option<ClientName>,
 }

@@ -21,6 +21,7 @@ mod costly;
 mod denials;
 mod bypasses;
 mod egress;
+mod help;
 mod hiding;
 mod failures;
 mod misbehaving;
