@@ -1,5 +1,7 @@
 //! State that outlives a process, shared by all processes on one state folder.
 
+mod once;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -10,6 +12,8 @@ use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+
+pub(crate) use once::{place_once, private};
 
 /// A state folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
