@@ -14,6 +14,7 @@ mod backend;
 mod gate;
 mod project;
 mod raw;
+mod bare;
 mod process;
 mod served;
 
@@ -26,6 +27,7 @@ mod hiding;
 mod failures;
 mod misbehaving;
 mod front;
+mod stdio;
 mod kill;
 mod audit_cli;
 mod poison;
