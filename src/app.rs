@@ -183,7 +183,7 @@ backend: { http: { service: s, method: POST, path: / } }
         assert_eq!(reply["result"]["content"][0]["text"], "backend failed", "{reply}");
 
         stop.cancel();
-        serving.await.unwrap().unwrap();
+        serving.await.unwrap();
         app.gateway.audit().close();
         let logs = logs(&folder.path().join("state")).unwrap();
         let records: Vec<Value> = logs[0]

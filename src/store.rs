@@ -1,5 +1,7 @@
 //! State that outlives a process, shared by all processes on one state folder.
 
+mod once;
+
 use std::{
     fs, io,
     ops::{Deref, DerefMut},
@@ -13,6 +15,8 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
+
+pub(crate) use once::{place_once, private};
 
 /// A state folder that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     /// A public key, or a file of them; left out, the keys that the state folder lists itself.
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// Verify only the signatures that the proof needs: of the last head of each segment.
+    /// Of the signatures verify the last of each segment only, which covers all records before it.
     #[arg(long)]
     quick: bool,
 }
