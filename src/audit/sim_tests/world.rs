@@ -37,6 +37,8 @@ pub(super) struct Seen {
     pub(super) acknowledged: u64,
     /// Written by the caller itself.
     pub(super) direct: u64,
+    /// Faults that met such a write.
+    pub(super) direct_faults: u64,
     pub(super) refused: u64,
     pub(super) recoveries: u64,
     pub(super) records: u64,
@@ -54,6 +56,7 @@ impl Seen {
         self.generations += other.generations;
         self.acknowledged += other.acknowledged;
         self.direct += other.direct;
+        self.direct_faults += other.direct_faults;
         self.refused += other.refused;
         self.recoveries += other.recoveries;
         self.abandoned += other.abandoned;
@@ -407,7 +410,9 @@ impl World {
                 }
             }
         }
+        let faults = self.disk.injected();
         let handed = process.append(seam::new_record(bytes.clone(), part, power, abandoned), busy);
+        self.seen.direct_faults += u64::from(self.disk.injected() != faults);
         self.note_failure(process, since_ns);
         if let Handed::Written(index) = handed {
             self.seen.direct += 1;
