@@ -279,25 +279,29 @@ fn a_record_waits_its_turn_behind_those_that_came_before() {
 
 #[test]
 fn a_write_that_hangs_holds_one_caller_and_refuses_the_others() {
-    let (disk, folder) = (Counting::default(), tempfile::tempdir().unwrap());
-    let options = WriterOptions { stalled_after: Duration::from_millis(200), ..WriterOptions::default() };
-    let writer = started(&disk, folder.path(), options);
-    *disk.slow_append.lock().unwrap() = Duration::from_millis(800);
-    std::thread::scope(|scope| {
-        let hung = scope.spawn(|| writer.append(plain(b"r", Durability::Process)));
+    for somebody_waits in [false, true] {
+        let (disk, folder) = (Counting::default(), tempfile::tempdir().unwrap());
+        let options = WriterOptions { stalled_after: Duration::from_millis(200), ..WriterOptions::default() };
+        let writer = started(&disk, folder.path(), options);
+        *disk.slow_append.lock().unwrap() = Duration::from_millis(800);
+        std::thread::scope(|scope| {
+            let hung = scope.spawn(|| writer.append(plain(b"r", Durability::Process)));
+            std::thread::sleep(Duration::from_millis(50));
+            let waiting = somebody_waits.then(|| queued(&writer, plain(b"r", Durability::Process)));
+            std::thread::sleep(Duration::from_millis(250));
+            assert!(matches!(writer.health(), Health::Stalled));
+            for durability in [Durability::Process, Durability::Power] {
+                assert!(matches!(writer.append(plain(b"r", durability)), Err(WriteError::Stalled { .. })));
+            }
+            assert!(matches!(hung.join().unwrap(), Ok(Appended::Done(0))));
+            *disk.slow_append.lock().unwrap() = Duration::ZERO;
+            if let Some(waiting) = waiting {
+                assert_eq!(waiting.blocking_recv().unwrap().unwrap(), 1);
+            }
+        });
         std::thread::sleep(Duration::from_millis(50));
-        let waiting = queued(&writer, plain(b"r", Durability::Process));
-        std::thread::sleep(Duration::from_millis(250));
-        for durability in [Durability::Process, Durability::Power] {
-            assert!(matches!(writer.append(plain(b"r", durability)), Err(WriteError::Stalled { .. })));
-        }
-        assert!(matches!(writer.health(), Health::Stalled));
-        assert!(matches!(hung.join().unwrap(), Ok(Appended::Done(0))));
-        *disk.slow_append.lock().unwrap() = Duration::ZERO;
-        assert_eq!(waiting.blocking_recv().unwrap().unwrap(), 1);
-    });
-    std::thread::sleep(Duration::from_millis(50));
-    assert!(matches!(writer.health(), Health::Ready));
+        assert!(matches!(writer.health(), Health::Ready));
+    }
 }
 
 #[test]
