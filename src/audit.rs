@@ -15,6 +15,7 @@ mod others;
 mod publisher;
 mod record;
 mod recover;
+mod rollback;
 mod segment;
 mod setup;
 mod tree;
