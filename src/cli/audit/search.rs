@@ -5,16 +5,13 @@ use std::{path::Path, process::ExitCode};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::{
-    Failure,
-    filter::FilterArguments,
-    line::{Lines, visible},
-    place::State,
-    warn,
-};
+use super::{Failure, filter::FilterArguments, line::Lines, place::State, warn};
 use crate::{
     audit::index::{CountBy, Index},
-    cli::output::{DIM, Printer},
+    cli::{
+        output::{DIM, Printer},
+        visible::visible,
+    },
 };
 
 /// What `search` takes.
