@@ -27,6 +27,7 @@ mod misbehaving;
 mod front;
 mod kill;
 mod audit_cli;
+mod demo;
 mod poison;
 mod release;
 mod identity;
