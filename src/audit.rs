@@ -70,7 +70,7 @@ use publisher::Publishing;
 use record::Body;
 use recover::OpenIntent;
 use setup::Setup;
-use side::{Bounds, Content, Kind, SideStore};
+use side::{Bounds, Content, Digested, Kind, SideStore};
 use witness::Witness;
 use witnessing::Contradictions;
 use writer::{Durability, Health, NewRecord, Role, Writer, WriterOptions};
@@ -237,7 +237,7 @@ impl Audit {
         }
         self.writer.admits_calls()?;
         let arguments = approved.arguments().as_value();
-        trail.facts.arguments_digest = digest(trail, arguments);
+        trail.facts.arguments_digest = digest(trail, Digested::Arguments, arguments);
         let whole =
             (approved.tool().manifest().record == ToolRecord::Full).then_some((Kind::Arguments, arguments));
         self.keep(trail, true, whole);
@@ -268,7 +268,7 @@ impl Audit {
 
     /// Notes what a call is answered with: its salted digest, and the whole where the tool says so.
     pub fn note_result(&self, trail: &mut Trail, result: &Value, record: ToolRecord) {
-        trail.facts.result_digest = digest(trail, result);
+        trail.facts.result_digest = digest(trail, Digested::Result, result);
         if record == ToolRecord::Full {
             self.keep(trail, false, Some((Kind::Result, result)));
         }
@@ -344,8 +344,8 @@ fn wait(mut written: oneshot::Receiver<writer::Written>) -> Result<u64, WriteErr
 }
 
 /// The salted digest of a value that belongs to a call.
-fn digest(trail: &Trail, value: &Value) -> Option<String> {
-    trail.salt.as_ref()?.digest_value(value)
+fn digest(trail: &Trail, of: Digested, value: &Value) -> Option<String> {
+    trail.salt.as_ref()?.digest_value(of, value)
 }
 
 fn bounds(spec: &RecordSpec) -> Bounds {

@@ -18,7 +18,7 @@ use crate::manifest::ClientName;
 pub use facts::{
     AnswerFacts, CallerFacts, DecisionFacts, DecisionVerdict, Facts, HiddenFacts, PolicyFact, ToolFacts,
 };
-pub use salt::Salt;
+pub use salt::{Digested, Salt};
 pub use trace::TraceId;
 pub use trail::{Passed, Refusal, StageNote, Trail};
 
