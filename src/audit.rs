@@ -236,11 +236,13 @@ impl Audit {
             return Err(AuditError::Rehearsal);
         }
         self.writer.admits_calls()?;
-        let arguments = approved.arguments().as_value();
-        trail.facts.arguments_digest = digest(trail, Digested::Arguments, arguments);
-        let whole =
-            (approved.tool().manifest().record == ToolRecord::Full).then_some((Kind::Arguments, arguments));
-        self.keep(trail, true, whole);
+        if trail.facts.judged.is_some() {
+            self.note_judged(trail);
+        } else {
+            trail.facts.arguments_digest =
+                digest(trail, Digested::Arguments, approved.arguments().as_value());
+            self.keep(trail, trail.salt.clone().map(Content::Salt));
+        }
         if approved.tool().manifest().effects != Effects::Read {
             let now = Timestamp::now();
             let bytes = record::write(&Body::Intent(trail), now)?;
@@ -270,16 +272,26 @@ impl Audit {
     pub fn note_result(&self, trail: &mut Trail, result: &Value, record: ToolRecord) {
         trail.facts.result_digest = digest(trail, Digested::Result, result);
         if record == ToolRecord::Full {
-            self.keep(trail, false, Some((Kind::Result, result)));
+            self.keep(trail, body(Kind::Result, result));
         }
     }
 
+    /// Notes what the policies decided on, where the tool says that its calls are kept whole. A call that
+    /// is refused thereafter never comes to `commit`, and is to be replayed as well.
+    pub fn note_judged(&self, trail: &mut Trail) {
+        let Some(judged) = trail.facts.judged.take() else { return };
+        trail.facts.arguments_digest = digest(trail, Digested::Arguments, &judged.arguments);
+        trail.facts.decision_input_digest = digest(trail, Digested::DecisionInput, &judged.input);
+        self.keep(trail, trail.salt.clone().map(Content::Salt));
+        self.keep(trail, body(Kind::Arguments, &judged.arguments));
+        self.keep(trail, body(Kind::DecisionInput, &judged.input));
+    }
+
     /// Puts what the record must not hold into the encrypted store. No call waits for it.
-    fn keep(&self, trail: &Trail, salt: bool, body: Option<(Kind, &Value)>) {
-        let salt = trail.salt.clone().filter(|_| salt).map(Content::Salt);
-        let body = body.and_then(|(kind, value)| Some(Content::Body(kind, serde_json::to_vec(value).ok()?)));
-        let contents: Vec<_> = salt.into_iter().chain(body).collect();
-        if let Err(error) = self.side.put(trail.id.number(), None, contents) {
+    fn keep(&self, trail: &Trail, content: Option<Content>) {
+        // One by one: a body that is too large takes no other with it.
+        let Some(content) = content else { return };
+        if let Err(error) = self.side.put(trail.id.number(), None, vec![content]) {
             tracing::warn!(call = %trail.id, %error, "the salt or the body of a call is not kept");
         }
     }
@@ -341,6 +353,10 @@ fn wait(mut written: oneshot::Receiver<writer::Written>) -> Result<u64, WriteErr
             Err(TryRecvError::Empty) => std::thread::sleep(Duration::from_micros(200)),
         }
     }
+}
+
+fn body(kind: Kind, value: &Value) -> Option<Content> {
+    Some(Content::Body(kind, serde_json::to_vec(value).ok()?))
 }
 
 /// The salted digest of a value that belongs to a call.

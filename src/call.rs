@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::manifest::ClientName;
 
 pub use facts::{
-    AnswerFacts, CallerFacts, DecisionFacts, DecisionVerdict, Facts, HiddenFacts, PolicyFact, ToolFacts,
+    AnswerFacts, CallerFacts, DecisionFacts, DecisionVerdict, Facts, HiddenFacts, Judged, PolicyFact,
+    ToolFacts,
 };
 pub use salt::{Digested, Salt};
 pub use trace::TraceId;

@@ -174,6 +174,8 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<&'a DecisionFacts>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    decision_input_digest: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "is_zero")]
     dropped: usize,
@@ -308,6 +310,7 @@ impl<'a> Record<'a> {
         self.caller = facts.caller.as_ref();
         self.credential = facts.credential.as_deref();
         self.decision = facts.decision.as_ref();
+        self.decision_input_digest = facts.decision_input_digest.as_deref();
         self.dropped = facts.dropped;
         self.hygiene = Some(&facts.hidden).filter(|hidden| !hidden.is_empty());
         self.labels = &facts.labels;

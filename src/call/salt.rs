@@ -15,6 +15,8 @@ pub struct Salt([u8; 32]);
 pub enum Digested {
     /// The arguments.
     Arguments,
+    /// What the policies decided on, besides the arguments and the release.
+    DecisionInput,
     /// The result.
     Result,
 }
@@ -24,6 +26,7 @@ impl Digested {
     const fn label(self) -> &'static [u8] {
         match self {
             Self::Arguments => b"callgate arguments 1\n",
+            Self::DecisionInput => b"callgate decision input 1\n",
             Self::Result => b"callgate result 1\n",
         }
     }

@@ -208,10 +208,10 @@ fn judge(choices: &mut Choices<'_>) -> (usize, Outcome) {
     let subject = choices.text();
 
     let request = RequestFacts {
-        transport: "http",
+        transport: "http".into(),
         source: None,
         time: "2026-11-23T10:20:30Z".parse().unwrap(),
-        authentication: "api-key",
+        authentication: "api-key".into(),
     };
     let user = UserFacts { issuer: choices.text(), subject: subject.clone() };
     let question = Question {

@@ -28,6 +28,7 @@ mod front;
 mod kill;
 mod audit_cli;
 mod demo;
+mod replay;
 mod poison;
 mod release;
 mod identity;

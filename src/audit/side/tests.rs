@@ -409,6 +409,7 @@ fn a_digest_is_hmac_sha_256_of_its_kind_and_the_bytes() {
     key[..4].copy_from_slice(b"Jefe");
     for (of, digest) in [
         (Digested::Arguments, "4ea560961898aabc6097fe522941bd6f79008761d752086d3288b73fba93695d"),
+        (Digested::DecisionInput, "142f6137354c8038be2b59d0d1db86b1423662f2004e419ad2b6f894cbfd9b58"),
         (Digested::Result, "b1033b0c5287973aa80847cd8ce263e77228f2a8c3197b2d63d0b95d78fcb004"),
     ] {
         let made = Salt::from_bytes(key).digest(of, b"what do ya want for nothing?");

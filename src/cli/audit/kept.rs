@@ -61,7 +61,7 @@ pub(super) fn call_number(id: &str) -> Option<u128> {
 /// A digest on record, and what was kept of what it is the digest of.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Kept {
-    /// `arguments` or `result`.
+    /// `arguments`, `decision` or `result`.
     pub(super) name: &'static str,
     pub(super) verdict: Verdict,
     /// The body as it was put, where it is still there.
@@ -93,12 +93,19 @@ impl Verdict {
     }
 }
 
+/// What digests on record are of, and the member that holds each.
+const MEMBERS: [(Digested, &str); 3] = [
+    (Digested::Arguments, "arguments_digest"),
+    (Digested::DecisionInput, "decision_input_digest"),
+    (Digested::Result, "result_digest"),
+];
+
 /// The digests that these records of one call hold, in the order of the call.
 pub(super) fn digests(records: &[Match]) -> Vec<(Digested, String)> {
     let mut digests: Vec<(Digested, String)> = Vec::new();
     for record in records {
         let record: Value = serde_json::from_slice(&record.found.bytes).unwrap_or_default();
-        for (of, member) in [(Digested::Arguments, "arguments_digest"), (Digested::Result, "result_digest")] {
+        for (of, member) in MEMBERS {
             let digest = record.get(member).and_then(Value::as_str).map(|digest| (of, digest.to_owned()));
             // An intent and its outcome say the same; where they do not, both are checked.
             digests.extend(digest.filter(|digest| !digests.contains(digest)));
@@ -115,6 +122,7 @@ pub(super) fn check(found: &Found, digests: &[(Digested, String)]) -> Vec<Kept> 
 fn check_one(found: &Found, of: Digested, digest: &str) -> Kept {
     let (name, kind) = match of {
         Digested::Arguments => ("arguments", Kind::Arguments),
+        Digested::DecisionInput => ("decision", Kind::DecisionInput),
         Digested::Result => ("result", Kind::Result),
     };
     let bodies: Vec<_> = found.bodies.iter().filter(|body| body.kind == kind).collect();
