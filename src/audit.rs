@@ -244,10 +244,8 @@ impl Audit {
             self.keep(trail, trail.salt.clone().map(Content::Salt));
         }
         if approved.tool().manifest().effects != Effects::Read {
-            let now = Timestamp::now();
-            let bytes = record::write(&Body::Intent(trail), now)?;
-            let abandoned = record::write(&Body::Outcome(trail, &Ending::abandoned()), now)?;
-            let role = Role::Intent { call: trail.id.number(), abandoned };
+            let bytes = record::write(&Body::Intent(trail), Timestamp::now())?;
+            let role = Role::Intent { call: trail.id.number(), abandoned: record::abandoned };
             self.append(NewRecord { bytes, role, durability: Durability::Power }).await?;
         }
         Ok(Committed { approved })
