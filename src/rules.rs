@@ -4,6 +4,7 @@
 //! and everything that is wrong with the files is found here, all at once.
 
 mod egress;
+mod identity;
 mod keywords;
 mod lint;
 mod shown;
@@ -99,6 +100,7 @@ impl Rules {
         let compiled = compile_tools(files, &mut problems);
         lint::references(files, &mut problems);
         egress::check(files, &mut problems);
+        identity::check(files, &mut problems);
         shown::check(files, &mut problems);
         let policies = build_policies(files, &mut problems);
         let (credentials, found) = read_credentials(files, base, secrets);
