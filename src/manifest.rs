@@ -4,6 +4,7 @@
 
 mod cases;
 mod clients;
+mod credential;
 mod egress;
 mod floors;
 mod listener;
@@ -18,6 +19,7 @@ mod yaml;
 
 pub use cases::{Case, CasesFile, Denial, DenyStage, Expectation};
 pub use clients::{AttributeKind, AttributeSpec, ClientLimits, ClientSpec, ClientsFile, KeySpec};
+pub use credential::{CredentialKind, CredentialSpec, SecretRef};
 pub use egress::{DnsServer, DnsSpec, EgressSpec, Network, NetworkError};
 pub use floors::{Floor, FloorsFile, Unlisted};
 pub use listener::{HttpListener, WebHost, WebNameError, WebOrigin};
@@ -28,9 +30,7 @@ pub use names::{
 pub use path::{PathError, PathTemplate, Segment};
 pub use problem::{Place, Problem, Severity, Source, join_pointer};
 pub use record::{BodiesSpec, LogOrigin, RecordSpec, ToolRecord, WitnessSpec};
-pub use server::{
-    BaseUrl, CredentialKind, CredentialSpec, Listen, SecretRef, ServerFile, ServiceSpec, StdioListener,
-};
+pub use server::{BaseUrl, Listen, ServerFile, ServiceSpec, StdioListener};
 pub use tool::{
     BackendSpec, Binding, Deliberate, Effects, Example, HttpBackend, HttpMethod, Reach, TextRule, TextRules,
     ToolLimits, ToolManifest, Undo, Yields,
