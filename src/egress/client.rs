@@ -10,7 +10,7 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 
-use super::{EgressError, resolver::PortJudge};
+use super::{ClientIdentity, EgressError, resolver::PortJudge};
 
 /// How long an unused connection is kept. Short, since a server that closes an
 /// idle connection while a request is on its way leaves that request's fate open.
@@ -50,9 +50,16 @@ impl ClientMaker {
         Ok(Self { tls: Arc::new(tls), connect_timeout })
     }
 
-    /// A client that connects only to addresses that `judge` gives it.
-    pub(super) fn client(&self, judge: PortJudge) -> Result<Client, reqwest::Error> {
+    /// A client that connects only to addresses that `judge` gives it, and shows this certificate.
+    pub(super) fn client(
+        &self,
+        judge: PortJudge,
+        identity: Option<&ClientIdentity>,
+    ) -> Result<Client, reqwest::Error> {
         let mut tls = ClientConfig::clone(&self.tls);
+        if let Some(identity) = identity {
+            tls.client_auth_cert_resolver = identity.resolver();
+        }
         tls.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_MAX);
         Client::builder()
             .tls_backend_preconfigured(tls)
