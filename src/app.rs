@@ -49,6 +49,8 @@ pub struct App {
     pub warnings: Vec<Problem>,
     /// Who cosigns the record.
     witnesses: Vec<Witness>,
+    /// The way to what has to be given back.
+    egress: Egress,
     /// Where `callgate.yaml` says that the gate listens, so that no call goes there.
     _listener: Option<Registered>,
 }
@@ -75,8 +77,8 @@ impl App {
         let listener = server.map(|server| server.listen.http.address).filter(|address| address.port() != 0);
         let listener = listener.map(|address| egress.listeners().register(address));
         let witnesses = witnesses(&record, &egress);
-        let gateway = Arc::new(Gateway::new(rules, runs, audit, Backends::new(egress)));
-        Ok(Self { gateway, project, warnings: problems, witnesses, _listener: listener })
+        let gateway = Arc::new(Gateway::new(rules, runs, audit, Backends::new(egress.clone())));
+        Ok(Self { gateway, project, warnings: problems, witnesses, egress, _listener: listener })
     }
 
     /// Begins to take the record to its witnesses: for a process that serves.
@@ -84,6 +86,11 @@ impl App {
     pub fn witnessing(&self) -> Option<Witnessing> {
         let witnesses = self.witnesses.clone();
         (!witnesses.is_empty()).then(|| self.gateway.audit().witnessed_by(witnesses))
+    }
+
+    /// Gives back what vaults have lent, once no call is left that uses it.
+    pub async fn give_back(&self) {
+        self.gateway.rules().routes.credentials().close(&self.egress).await;
     }
 }
 

@@ -12,6 +12,7 @@ mod names;
 mod path;
 mod problem;
 mod record;
+mod secret;
 mod server;
 mod tool;
 mod units;
@@ -19,21 +20,25 @@ mod yaml;
 
 pub use cases::{Case, CasesFile, Denial, DenyStage, Expectation};
 pub use clients::{AttributeKind, AttributeSpec, ClientLimits, ClientSpec, ClientsFile, KeySpec};
-pub use credential::{CredentialKind, CredentialSpec, SecretRef};
+pub use credential::{
+    ClientAuth, ClientCredentialsSpec, CredentialKind, CredentialSpec, SigningAlgorithm, SubjectSpec,
+    TokenExchangeSpec, TokenRequestSpec, TokenScopes, WrittenUrl,
+};
 pub use egress::{DnsServer, DnsSpec, EgressSpec, Network, NetworkError};
 pub use floors::{Floor, FloorsFile, Unlisted};
 pub use listener::{HttpListener, WebHost, WebNameError, WebOrigin};
 pub use names::{
     AttributeName, ClientName, CredentialName, GroupName, KeyId, Label, NameError, RoleName, Scope,
-    ServiceName, ToolName,
+    ServiceName, ToolName, VaultName,
 };
 pub use path::{PathError, PathTemplate, Segment};
 pub use problem::{Place, Problem, Severity, Source, join_pointer};
 pub use record::{BodiesSpec, LogOrigin, RecordSpec, ToolRecord, WitnessSpec};
+pub use secret::{AppRoleSpec, SecretRef, VaultPath, VaultRef, VaultSpec};
 pub use server::{BaseUrl, Listen, ServerFile, ServiceSpec, StdioListener};
 pub use tool::{
-    BackendSpec, Binding, Deliberate, Effects, Example, HttpBackend, HttpMethod, Reach, TextRule, TextRules,
-    ToolLimits, ToolManifest, Undo, Yields,
+    BackendSpec, Binding, CredentialChoice, Deliberate, Effects, Example, HttpBackend, HttpMethod, Reach,
+    TextRule, TextRules, ToolLimits, ToolManifest, Undo, Yields,
 };
 pub use units::{Age, ByteSize, Rate, TimeSpan, UnitError};
 pub use yaml::{Positions, position, read, read_value};

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     ByteSize, ClientName, CredentialName, CredentialSpec, DnsSpec, EgressSpec, HttpListener, RecordSpec,
-    ServiceName, TimeSpan,
+    ServiceName, TimeSpan, VaultName, VaultSpec,
 };
 
 /// The server, the services behind it, and the credentials it holds for them.
@@ -40,6 +40,9 @@ pub struct ServerFile {
     /// The services that tools call, by name.
     #[serde(default)]
     pub services: BTreeMap<ServiceName, ServiceSpec>,
+    /// The vaults that secrets are read from, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vaults: BTreeMap<VaultName, VaultSpec>,
     /// The credentials that calls carry, by name.
     #[serde(default)]
     pub credentials: BTreeMap<CredentialName, CredentialSpec>,

@@ -24,7 +24,7 @@ pub(super) fn check(files: &Files, problems: &mut Vec<Problem>) {
     for (name, service) in &server.services {
         let pointer = join_pointer("/services", name.as_str());
         let what = format!("the service `{name}`");
-        check_way(source, &pointer, &what, service.url.url(), &service.egress, problems);
+        check_way(source, &pointer, &what, ("url", service.url.url()), &service.egress, problems);
         if is_own(service.url.url(), server.listen.http.address) {
             let place = Place::Pointer(format!("{pointer}/url"));
             let message = format!("{what} is the gate itself, by `listen.http.address`");
@@ -39,7 +39,7 @@ fn check_witnesses(source: &Source, witnesses: &[WitnessSpec], problems: &mut Ve
     let mut seen = HashSet::new();
     for (at, WitnessSpec { url, key, egress }) in witnesses.iter().enumerate() {
         let pointer = format!("/record/witnesses/{at}");
-        check_way(source, &pointer, "the witness", url.url(), egress, problems);
+        check_way(source, &pointer, "the witness", ("url", url.url()), egress, problems);
         let place = || Place::below(&pointer, "key");
         match WitnessKey::parse(key) {
             Err(error) => problems.push(
@@ -73,23 +73,23 @@ fn is_own(url: &Url, listener: SocketAddr) -> bool {
     is_host && url.port_or_known_default() == Some(listener.port())
 }
 
-fn check_way(
+pub(super) fn check_way(
     source: &Source,
     pointer: &str,
     what: &str,
-    url: &Url,
+    (key, url): (&str, &Url),
     egress: &EgressSpec,
     problems: &mut Vec<Problem>,
 ) {
     match Allowances::new(egress) {
         Err(errors) => problems.extend(errors.into_iter().map(|error| {
-            let (key, at) = error.place();
-            let place = Place::Pointer(format!("{pointer}/egress/{key}/{at}"));
+            let (list, at) = error.place();
+            let place = Place::Pointer(format!("{pointer}/egress/{list}/{at}"));
             Problem::error(source, place, error.to_string())
         })),
         Ok(allowances) => {
             let Err((refusal, address)) = allowances.judge_host(url) else { return };
-            let place = Place::below(pointer, "url");
+            let place = Place::below(pointer, key);
             let mut problem = Problem::error(source, place, format!("{what}: {refusal}"));
             problem.help = refusal.help(address);
             problems.push(problem);
