@@ -3,7 +3,6 @@
 use std::{collections::HashMap, net::SocketAddr, ops::Deref, time::Instant};
 
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::{Answer, BackendError, Backends, CallLimits, TimeLimit};
 use crate::{
@@ -194,7 +193,7 @@ impl Backends {
             LeaseRequest { tool, service, name, client, user, deadline }
         });
         let lease = match request {
-            Some(request) => Some(self.lease(&routes.credentials, request, &committed.cancel).await?),
+            Some(request) => Some(self.lease(&routes.credentials, request, &committed).await?),
             None => None,
         };
         let mut is_refreshed = false;
@@ -227,12 +226,18 @@ impl Backends {
         &self,
         credentials: &Credentials,
         request: LeaseRequest<'_>,
-        cancel: &CancellationToken,
+        committed: &Committed,
     ) -> Result<Lease, ExecuteError> {
         tokio::select! {
             biased;
             lease = credentials.lease(&self.egress, request) => Ok(lease?),
-            () = cancel.cancelled() => Err(CredentialError::Waited.into()),
+            () = committed.cancel.cancelled() => Err(ExecuteError::Backend {
+                service: request.service.clone(),
+                effects: committed.tool().manifest().effects,
+                credential: None,
+                is_refreshed: false,
+                source: BackendError::Cancelled { sent: false },
+            }),
         }
     }
 
@@ -259,7 +264,6 @@ impl Backends {
 }
 
 /// The last look before a request leaves, at what may have changed while its credential was waited for.
-#[expect(clippy::unnecessary_wraps, reason = "what is looked at can refuse the call")]
 const fn last_look(_: &Committed) -> Result<(), ExecuteError> {
     Ok(())
 }

@@ -96,3 +96,45 @@ impl std::fmt::Debug for CertificateSource {
         f.debug_struct("CertificateSource").finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path};
+
+    use serde_json::json;
+
+    use crate::credential::fixture::{TIMING, World};
+
+    fn place(name: &str, at: &Path) {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name);
+        fs::write(at, fs::read(from).unwrap()).unwrap();
+        fs::set_permissions(at, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_shown_as_its_files_are_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("gate.crt"), folder.path().join("gate.key"));
+        place("one.crt", &certificate);
+        place("one.key", &key);
+        let kind = json!({ "certificate": { "certificate": "file:gate.crt", "key": "file:gate.key" } });
+        let (world, problems) = World::try_of(&kind, &json!({}), &BTreeMap::new(), folder.path());
+        assert!(problems.is_empty(), "{problems:?}");
+        let identity = async || {
+            let lease = world.lease_for("orders.get", "bot", None).await;
+            lease.map(|lease| format!("{:?}", lease.identity().unwrap())).map_err(|error| error.to_string())
+        };
+        let one = identity().await.unwrap();
+        assert_eq!(identity().await.unwrap(), one);
+        // Between the two files a look may fall: the halves of different pairs are not shown.
+        place("other.crt", &certificate);
+        tokio::time::sleep(TIMING.look_every * 2).await;
+        assert_eq!(
+            identity().await.unwrap_err(),
+            "the secret at `file:gate.key` is not the private key of the certificate"
+        );
+        place("other.key", &key);
+        tokio::time::sleep(TIMING.look_every * 2).await;
+        assert_ne!(identity().await.unwrap(), one);
+    }
+}

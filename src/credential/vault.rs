@@ -378,3 +378,6 @@ impl fmt::Debug for VaultSecret {
         f.debug_struct("VaultSecret").field("fields", &self.fields.keys()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use reqwest::{Client, redirect, retry};
+#[cfg(test)]
+use rustls::client::WebPkiServerVerifier;
 use rustls::{
     ClientConfig,
-    client::Resumption,
+    client::{Resumption, danger::ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
 };
 use rustls_platform_verifier::Verifier;
@@ -41,10 +43,29 @@ impl ClientMaker {
         let provider = CryptoProvider::get_default().cloned();
         let provider = provider.unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
         let verifier = Verifier::new(Arc::clone(&provider))?;
+        Self::verifying(connect_timeout, provider, Arc::new(verifier))
+    }
+
+    /// Trusts what one authority has signed.
+    #[cfg(test)]
+    pub(super) fn trusting(authority: rustls::pki_types::CertificateDer<'static>) -> Self {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(authority).unwrap();
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+        Self::verifying(Duration::from_secs(3), provider, verifier.unwrap()).unwrap()
+    }
+
+    fn verifying(
+        connect_timeout: Duration,
+        provider: Arc<CryptoProvider>,
+        verifier: Arc<dyn ServerCertVerifier>,
+    ) -> Result<Self, EgressError> {
         let mut tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous() // that is, with a verifier of our choice: the system's
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         tls.alpn_protocols = vec!["h2".into(), "http/1.1".into()];
         Ok(Self { tls: Arc::new(tls), connect_timeout })

@@ -20,6 +20,7 @@ mod served;
 mod costly;
 mod denials;
 mod bypasses;
+mod credentials;
 mod egress;
 mod hiding;
 mod failures;
