@@ -97,7 +97,8 @@ impl std::fmt::Debug for CertificateSource {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path};
 

@@ -157,7 +157,8 @@ impl<T> std::fmt::Debug for Local<T> {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 

@@ -59,7 +59,7 @@ impl VaultPath {
         let segments: Vec<&str> = path.split('/').collect();
         let plain = |segment: &&str| {
             let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-            !segment.is_empty() && segment.bytes().all(allowed) && segment.trim_matches('.') != ""
+            !segment.is_empty() && segment.bytes().all(allowed) && !segment.trim_matches('.').is_empty()
         };
         if !segments.iter().all(plain) || path.len() > 512 {
             return None;
