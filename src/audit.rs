@@ -15,6 +15,7 @@ mod others;
 mod publisher;
 mod record;
 mod recover;
+mod rollback;
 mod segment;
 mod setup;
 mod tree;
@@ -48,7 +49,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::{
     approval::Approved,
@@ -73,7 +74,7 @@ use setup::Setup;
 use side::{Bounds, Content, Kind, SideStore};
 use witness::Witness;
 use witnessing::Contradictions;
-use writer::{Durability, Health, NewRecord, Role, Writer, WriterOptions};
+use writer::{Appended, Durability, Health, NewRecord, Role, Writer, WriterOptions};
 
 /// A call that is on record as far as it has to be before it leaves.
 #[derive(Debug)]
@@ -291,7 +292,14 @@ impl Audit {
     }
 
     async fn append(&self, record: NewRecord) -> Result<u64, WriteError> {
-        let written = self.writer.append(record)?;
+        let written = match self.writer.append(record)? {
+            Appended::Done(index) => {
+                // Nothing was waited for: other tasks get their turn all the same.
+                tokio::task::coop::consume_budget().await;
+                return Ok(index);
+            }
+            Appended::Waiting(written) => written,
+        };
         match tokio::time::timeout(COMMIT_MAX, written).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(WriteError::Stopped),
@@ -329,7 +337,11 @@ fn begin(writer: &Writer, start: &Body<'_>, open: &[OpenIntent]) -> Result<(), L
 }
 
 /// Waits on a thread that may be one of the runtime's.
-fn wait(mut written: oneshot::Receiver<writer::Written>) -> Result<u64, WriteError> {
+fn wait(appended: Appended) -> Result<u64, WriteError> {
+    let mut written = match appended {
+        Appended::Done(index) => return Ok(index),
+        Appended::Waiting(written) => written,
+    };
     let until = Instant::now() + COMMIT_MAX;
     loop {
         match written.try_recv() {

@@ -5,7 +5,11 @@ mod salt;
 mod trace;
 mod trail;
 
-use std::{fmt, net::IpAddr, sync::LazyLock};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -16,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::manifest::ClientName;
 
 pub use facts::{
-    AnswerFacts, CallerFacts, DecisionFacts, DecisionVerdict, Facts, HiddenFacts, PolicyFact, ToolFacts,
+    AnswerFacts, CallerFacts, DecisionFacts, DecisionVerdict, Facts, HiddenFacts, PolicyFact, TokenFacts,
+    ToolFacts,
 };
 pub use salt::Salt;
 pub use trace::TraceId;
@@ -137,15 +142,70 @@ impl From<Map<String, Value>> for Arguments {
     }
 }
 
-/// What a caller shows to prove who it is.
-#[derive(Clone, Debug)]
-pub enum Proof {
-    /// Nothing.
+/// What a caller shows to prove who it is, and which run it says it is in.
+#[derive(Clone, Debug, Default)]
+pub struct Proof {
+    /// Who it says it is.
+    pub claim: Claim,
+    /// The certificate that it showed, and that the listener verified.
+    pub certificate: Option<Arc<Certificate>>,
+    /// The run that it says it is in.
+    pub run: Option<RunClaim>,
+}
+
+/// Who a caller says it is.
+#[derive(Clone, Debug, Default)]
+pub enum Claim {
+    /// Nobody: only a certificate may tell.
+    #[default]
     Nothing,
-    /// The whole API key, `cg_<id>_<secret>`.
-    ApiKey(SecretString),
-    /// A local process's word, over stdio or on the command line.
+    /// Whoever this bearer token stands for: an API key, or an access token.
+    Bearer(SecretString),
+    /// This client, on a local process's word, over stdio or on the command line.
     Asserted(ClientName),
+}
+
+/// The run that a caller says it is in.
+#[derive(Clone, Debug)]
+pub enum RunClaim {
+    /// That of a session of the older revisions, by the session's id.
+    Session(SecretString),
+    /// That of the process that it is.
+    Process(String),
+}
+
+impl Proof {
+    /// A proof that is a bearer token.
+    #[must_use]
+    pub fn bearer(token: impl Into<SecretString>) -> Self {
+        Self { claim: Claim::Bearer(token.into()), ..Self::default() }
+    }
+
+    /// A proof that is a local process's word.
+    #[must_use]
+    pub fn asserted(client: ClientName) -> Self {
+        Self { claim: Claim::Asserted(client), ..Self::default() }
+    }
+}
+
+/// A client certificate whose chain the listener verified.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Certificate {
+    /// The SHA-256 of its DER form (RFC 8705 §3.1).
+    pub sha256: [u8; 32],
+    /// Its subject, in the form of RFC 4514.
+    pub subject: String,
+    /// Its alternative names, each with its kind: `dns:`, `uri:`, `email:`.
+    pub names: Vec<String>,
+}
+
+/// An end user, as somebody vouches for them.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct User {
+    /// Who vouches.
+    pub issuer: String,
+    /// Who the user is there.
+    pub subject: String,
 }
 
 /// Where a call came from.
@@ -338,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_proof_does_not_print_its_secret() {
-        let proof = Proof::ApiKey("cg_k1_hunter2".into());
+        let proof = Proof::bearer("cg_k1_hunter2".to_owned());
         assert!(!format!("{proof:?}").contains("hunter2"));
     }
 }

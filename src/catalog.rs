@@ -17,7 +17,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::{
     call::{CallKind, Facts, Passed, Refusal, Stage, ToolFacts},
-    identity::{Client, Clients, Identified},
+    identity::{Caller, Client, Clients, Identified},
     manifest::{ClientName, Place, Problem, Scope, Source, ToolName, join_pointer},
 };
 
@@ -181,7 +181,7 @@ impl Catalog {
             CallKind::Prompt { name, .. } => return Err(AdmitError::UnknownPrompt { name: cut(name) }),
         };
         let client = identified.caller().client();
-        match self.admission(client, name) {
+        match self.admission(identified.caller(), name) {
             Admission::Unknown => Err(AdmitError::UnknownTool { tool: cut(name) }),
             Admission::NotListed => {
                 Err(AdmitError::NotListed { tool: cut(name), caller: client.name().clone() })
@@ -200,24 +200,30 @@ impl Catalog {
 
     /// Whether a call lacks nothing but scopes.
     #[must_use]
-    pub fn needs_step_up(&self, client: &Client, kind: &CallKind) -> bool {
-        matches!(kind, CallKind::Tool { name, .. } if matches!(self.admission(client, name), Admission::StepUp(..)))
+    pub fn needs_step_up(&self, caller: &Caller, kind: &CallKind) -> bool {
+        matches!(kind, CallKind::Tool { name, .. } if matches!(self.admission(caller, name), Admission::StepUp(..)))
     }
 
-    /// The tools that exist for a client, by name: those it may call, and those a step-up may unlock.
-    pub fn list(&self, client: &Client) -> impl Iterator<Item = &Arc<Tool>> {
+    /// The tools that exist for a caller, by name: those it may call, and those a step-up may unlock.
+    pub fn list<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = &'a Arc<Tool>> {
         self.tools.values().filter(move |tool| {
             matches!(
-                self.admission(client, tool.name().as_str()),
+                self.admission(caller, tool.name().as_str()),
                 Admission::Admitted(_) | Admission::StepUp(..)
             )
         })
     }
 
-    /// The tool of a name, if it exists for a client: the same question as `list` asks.
+    /// The tools on a client's allowlist, by name.
+    pub fn allowed<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = &'a Arc<Tool>> {
+        let view = self.views.get(client.name());
+        self.tools.values().filter(move |tool| view.is_some_and(|view| view.contains(tool.name())))
+    }
+
+    /// The tool of a name, if it exists for a caller: the same question as `list` asks.
     #[must_use]
-    pub fn visible(&self, client: &Client, name: &str) -> Option<&Arc<Tool>> {
-        match self.admission(client, name) {
+    pub fn visible(&self, caller: &Caller, name: &str) -> Option<&Arc<Tool>> {
+        match self.admission(caller, name) {
             Admission::Admitted(tool) | Admission::StepUp(tool, _) => Some(tool),
             Admission::Unknown | Admission::NotListed => None,
         }
@@ -235,13 +241,14 @@ impl Catalog {
     }
 
     /// The one place that decides what a tool is to a caller.
-    fn admission(&self, client: &Client, name: &str) -> Admission<'_> {
+    fn admission(&self, caller: &Caller, name: &str) -> Admission<'_> {
         let Some(tool) = self.tools.get(name) else { return Admission::Unknown };
-        if !self.views.get(client.name()).is_some_and(|view| view.contains(name)) {
+        let listed = self.views.get(caller.client().name()).is_some_and(|view| view.contains(name));
+        if !listed || !caller.is_left(tool.name()) {
             return Admission::NotListed;
         }
         let missing: Vec<Scope> =
-            tool.manifest().scopes.iter().filter(|scope| !client.holds(scope)).cloned().collect();
+            tool.manifest().scopes.iter().filter(|scope| !caller.holds(scope)).cloned().collect();
         if missing.is_empty() { Admission::Admitted(tool) } else { Admission::StepUp(tool, missing) }
     }
 }

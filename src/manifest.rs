@@ -7,6 +7,7 @@ mod clients;
 mod credential;
 mod egress;
 mod floors;
+mod identity;
 mod listener;
 mod names;
 mod path;
@@ -19,17 +20,23 @@ mod units;
 mod yaml;
 
 pub use cases::{Case, CasesFile, Denial, DenyStage, Expectation};
-pub use clients::{AttributeKind, AttributeSpec, ClientLimits, ClientSpec, ClientsFile, KeySpec};
+pub use clients::{
+    AttributeKind, AttributeSpec, CertificateSpec, ClientLimits, ClientSpec, ClientsFile, KeySpec, TokenSpec,
+};
 pub use credential::{
-    ClientAuth, ClientCredentialsSpec, CredentialKind, CredentialSpec, SigningAlgorithm, SubjectSpec,
+    ClientAuth, ClientCredentialsSpec, CredentialKind, CredentialSpec, OwnAlgorithm, SubjectSpec,
     TokenExchangeSpec, TokenRequestSpec, TokenScopes, WrittenUrl,
 };
 pub use egress::{DnsServer, DnsSpec, EgressSpec, Network, NetworkError};
 pub use floors::{Floor, FloorsFile, Unlisted};
+pub use identity::{
+    ClaimsSpec, IdentitySpec, IssuerSpec, ResourceUrl, ResourceUrlError, RunsSpec, SigningAlgorithm,
+    TokensSpec,
+};
 pub use listener::{HttpListener, WebHost, WebNameError, WebOrigin};
 pub use names::{
-    AttributeName, ClientName, CredentialName, GroupName, KeyId, Label, NameError, RoleName, Scope,
-    ServiceName, ToolName, VaultName,
+    AttributeName, ClientName, CredentialName, GroupName, IssuerName, KeyId, Label, NameError, RoleName,
+    Scope, ServiceName, ToolName, VaultName,
 };
 pub use path::{PathError, PathTemplate, Segment};
 pub use problem::{Place, Problem, Severity, Source, join_pointer};

@@ -25,23 +25,26 @@ mod validate;
 mod value;
 mod vocabulary;
 
-use std::{collections::HashMap, thread};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, PoisonError, RwLock},
+    thread,
+};
 
 pub use authorized::{AuthorizeError, Authorized, CallFacts};
 use cedar_policy::{Context, Entities, EntityUid, Request};
-pub use decision::{
-    Deciding, Decision, Obligation, PolicyError, Question, RequestFacts, RunFacts, UserFacts, Verdict,
-};
+pub use decision::{Deciding, Decision, Obligation, PolicyError, Question, RequestFacts, RunFacts, Verdict};
 use serde_json::{Map, Value};
 
 use self::{
     pending::Register,
+    principal::Principal,
     slice::{Class, Slice, Slices},
     types::Record,
     vocabulary::Vocabulary,
 };
 use crate::manifest::{
-    ClientName, ClientsFile, Effects, Label, Place, Problem, Reach, ServiceName, Source, ToolName,
+    ClientName, ClientsFile, Effects, Label, Place, Problem, Reach, RoleName, ServiceName, Source, ToolName,
 };
 
 /// What policies need to know of a tool.
@@ -80,7 +83,7 @@ pub struct Policies {
     words: Vocabulary,
     schema: schema::Generated,
     entities: Entities,
-    clients: HashMap<ClientName, (EntityUid, Class)>,
+    clients: HashMap<ClientName, (Principal, Class)>,
     tools: HashMap<ToolName, Tool>,
     release: EntityUid,
     /// The target of each label that a tool's answers carry.
@@ -89,7 +92,15 @@ pub struct Policies {
     other_labels: usize,
     slices: Slices,
     register: Register,
+    /// The entities as they are for a client whose token brings roles along, made when first asked for.
+    with_token_roles: RwLock<HashMap<TokenRoles, Arc<Entities>>>,
 }
+
+/// A client, and the roles that a token of it brings along.
+type TokenRoles = (ClientName, BTreeSet<RoleName>);
+
+/// How many sets of token roles are remembered; beyond it they are made anew.
+const TOKEN_ROLES_MAX: usize = 1_024;
 
 #[derive(Debug)]
 struct Tool {
@@ -128,7 +139,7 @@ impl Policies {
             reason: misfit.to_string(),
         })?;
         let context = context::context(question, Some(arguments))?;
-        self.ask(question.client, &known.action, known.service.clone(), known.target, context)
+        self.ask(question, &known.action, known.service.clone(), known.target, context)
     }
 
     /// May fields with this label leave, to this caller? Nothing leaves that is not permitted.
@@ -140,7 +151,7 @@ impl Policies {
     pub fn release(&self, question: &Question<'_>, label: &Label) -> Result<Decision, PolicyError> {
         let target = self.labels.get(label).copied().unwrap_or(self.other_labels);
         let context = context::context(question, None)?;
-        self.ask(question.client, &self.release, self.words.label(label.as_str()), target, context)
+        self.ask(question, &self.release, self.words.label(label.as_str()), target, context)
     }
 
     /// The schema that the policies are checked against, as Cedar text: for people and their editors.
@@ -151,22 +162,51 @@ impl Policies {
 
     fn ask(
         &self,
-        client: &ClientName,
+        question: &Question<'_>,
         action: &EntityUid,
         resource: EntityUid,
         target: usize,
         context: Context,
     ) -> Result<Decision, PolicyError> {
-        let unknown = || PolicyError::UnknownClient { client: client.clone() };
-        let (principal, class) = self.clients.get(client).ok_or_else(unknown)?;
+        let unknown = || PolicyError::UnknownClient { client: question.client.clone() };
+        let (principal, class) = self.clients.get(question.client).ok_or_else(unknown)?;
         // INVARIANT: every class has a slice of every target.
         let slice: &Slice = self.slices.find(*class, target).ok_or_else(unknown)?;
         // INVARIANT: the tree that made the schema made the context, too. Checking one against the other
         // takes a third of the whole decision; every test does, and a release build does not.
         let schema = cfg!(debug_assertions).then_some(&self.schema.schema);
-        let request = Request::new(principal.clone(), action.clone(), resource, context, schema)
+        let request = Request::new(principal.uid.clone(), action.clone(), resource, context, schema)
             .map_err(|error| PolicyError::Facts { reason: error.to_string() })?;
-        pending::judge(slice, &self.register, &request, &self.entities)
+        if question.roles.is_empty() {
+            return pending::judge(slice, &self.register, &request, &self.entities);
+        }
+        let entities = self.entities_of(question, principal)?;
+        pending::judge(slice, &self.register, &request, &entities)
+    }
+
+    /// The entities, in which a client has the roles that its token brings along, too.
+    fn entities_of(
+        &self,
+        question: &Question<'_>,
+        principal: &Principal,
+    ) -> Result<Arc<Entities>, PolicyError> {
+        let key = (question.client.clone(), question.roles.clone());
+        let known = self.with_token_roles.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let roles = question.roles.iter().map(|role| self.words.role(role.as_str()));
+        let entities = principal.entity_with(roles).and_then(|entity| {
+            let with = self.entities.clone().upsert_entities([entity], Some(&self.schema.schema));
+            with.map_err(|error| error.to_string())
+        });
+        let entities = Arc::new(entities.map_err(|reason| PolicyError::Facts { reason })?);
+        let mut all = self.with_token_roles.write().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= TOKEN_ROLES_MAX {
+            all.clear();
+        }
+        all.insert(key, Arc::clone(&entities));
+        Ok(entities)
     }
 }
 
@@ -188,8 +228,9 @@ mod tests {
         fixture::{Facts, Fixture, decide, release},
         *,
     };
+    use crate::call::User;
 
-    const CLIENTS: &str = "clients:\n  bot: { owner: dana, roles: [support] }\n  lead: { owner: dana, roles: [support, lead] }\n";
+    const CLIENTS: &str = "clients:\n  bot: { owner: dana, roles: [support], token-roles: [lead] }\n  lead: { owner: dana, roles: [support, lead] }\n";
     const ODD: [&str; 12] = [
         "release",
         "keep",
@@ -270,6 +311,29 @@ mod tests {
     }
 
     #[test]
+    fn a_token_adds_those_roles_alone_that_its_client_may_have_by_token() {
+        let policies = Fixture::new(CLIENTS)
+            .tool("t", "{}")
+            .policy("@id(\"leads\") permit (principal in Role::\"lead\", action, resource);")
+            .policy("@id(\"ops\") permit (principal in Role::\"support\", action, resource) when { principal in Role::\"lead\" && false };")
+            .build();
+        let mut facts = Facts::default();
+        let mut allowed = |roles: &[&str], client: &str| {
+            facts.roles = roles.iter().map(|role| RoleName::parse(role).unwrap()).collect();
+            facts.client = ClientName::parse(client).unwrap();
+            let decision = policies.decide(&facts.question(), &ToolName::parse("t").unwrap(), &Map::new());
+            decision.unwrap().verdict == Verdict::Allow
+        };
+        assert!(!allowed(&[], "bot"));
+        assert!(allowed(&["lead"], "bot"));
+        assert!(allowed(&["lead", "support"], "bot"));
+        assert!(!allowed(&["support"], "bot"));
+        assert!(!allowed(&["admin"], "bot"));
+        assert!(!allowed(&[], "bot")); // nothing of another call's token stays
+        assert!(allowed(&[], "lead"));
+    }
+
+    #[test]
     fn a_label_that_no_tool_carries_can_be_forbidden() {
         let policies = Fixture::new(CLIENTS)
             .policy("permit (principal, action, resource); forbid (principal, action, resource == Label::\"secret\");")
@@ -306,7 +370,7 @@ mod tests {
             decision.unwrap().verdict == Verdict::Allow
         };
         assert!(!allowed(&facts));
-        facts.user = Some(UserFacts { issuer: "https://id.example".to_owned(), subject: "lee".to_owned() });
+        facts.user = Some(User { issuer: "https://id.example".to_owned(), subject: "lee".to_owned() });
         assert!(!allowed(&facts));
         facts.request.source = Some("10.1.2.3".parse().unwrap());
         assert!(allowed(&facts));

@@ -7,6 +7,7 @@ mod host;
 mod http;
 mod lines;
 mod mcp;
+mod oauth;
 mod refusal;
 mod serve;
 mod stdio;

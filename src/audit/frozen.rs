@@ -104,7 +104,7 @@ fn trail(second: i64, is_full: bool) -> Trail {
     let kind = CallKind::Tool { name: "orders.refund".into(), arguments };
     let transport = if is_full { Transport::Http } else { Transport::Stdio };
     let origin = Origin { transport, source: is_full.then(|| [192, 0, 2, 1].into()) };
-    let mut call = Call::now(kind, Proof::Nothing, origin, Default::default());
+    let mut call = Call::now(kind, Proof::default(), origin, Default::default());
     call.received = at(second);
     call.id = CallId::new(call.received, [u8::try_from(second).unwrap(); 10]);
     call.trace = is_full
@@ -122,6 +122,8 @@ fn trail(second: i64, is_full: bool) -> Trail {
         key: is_full.then(|| "k1".into()),
         run: "client:support-bot".into(),
         run_ended: is_full.then(|| "client:support-bot:1".into()),
+        token: None,
+        user: None,
     });
     facts.tool = Some(ToolFacts { digest: DIGEST.into(), effects: if is_full { "write" } else { "read" } });
     facts.arguments_digest = Some(format!("hmac-sha256:{}", "a1".repeat(32)));

@@ -11,6 +11,7 @@ use crate::{
     credential::{CredentialError, Credentials, Lease, LeaseRequest},
     egress::Allowances,
     manifest::{CredentialChoice, CredentialName, Effects, ServiceName, ToolName},
+    runs::StandingError,
 };
 
 /// A call that a backend answered.
@@ -83,6 +84,9 @@ pub enum ExecuteError {
     /// The credential may not serve this call.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// The caller's right was taken away after the call arrived.
+    #[error("the caller's right was taken away: {0}")]
+    Fallen(#[from] StandingError),
     /// The tool has no route: it is not of this release.
     #[error("tool `{tool}` has no route")]
     NoRoute {
@@ -99,12 +103,14 @@ impl Refusal for ExecuteError {
         match self {
             Self::Backend { source, .. } => source.code(),
             Self::Credential(error) => error.code(),
+            Self::Fallen(_) => "revoked",
             Self::NoRoute { .. } => "no_route",
         }
     }
     fn public_message(&self) -> String {
         match self {
             Self::Backend { source, .. } => source.public_message(),
+            Self::Fallen(_) => "authentication failed".into(),
             Self::Credential(_) | Self::NoRoute { .. } => "temporarily unavailable".into(),
         }
     }
@@ -118,7 +124,7 @@ impl Refusal for ExecuteError {
                 Outcome::Unknown
             }
             Self::Backend { .. } => Outcome::Failed,
-            Self::Credential(_) | Self::NoRoute { .. } => Outcome::Denied,
+            Self::Fallen(_) | Self::Credential(_) | Self::NoRoute { .. } => Outcome::Denied,
         }
     }
     fn describe(&self, facts: &mut Facts) {
@@ -252,7 +258,8 @@ impl Backends {
         let backend = self.within_as(&route.allowances, lease.and_then(Lease::identity));
         let whole = route.limits;
         let left = CallLimits { timeout: deadline.saturating_duration_since(Instant::now()), ..whole };
-        last_look(committed)?;
+        // The last look before the request leaves: what came before may have taken long.
+        committed.still_stands()?;
         let outcome = backend.carry_out(committed.request(), lease, left, &committed.cancel).await;
         Ok(outcome.map_err(|error| match error {
             BackendError::TimedOut { limit: TimeLimit::Total, sent, .. } => {
@@ -263,12 +270,7 @@ impl Backends {
     }
 }
 
-/// The last look before a request leaves, at what may have changed while its credential was waited for.
-const fn last_look(_: &Committed) -> Result<(), ExecuteError> {
-    Ok(())
-}
-
 /// The user that a call is made for: the issuer, and the subject there.
-const fn user(_: &Committed) -> Option<(&str, &str)> {
-    None
+fn user(committed: &Committed) -> Option<(&str, &str)> {
+    committed.caller().user().map(|user| (user.issuer.as_str(), user.subject.as_str()))
 }

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::User;
 use crate::hygiene::Findings;
 
 /// What is known of a call. Guards fill it in as the call passes them.
@@ -71,6 +72,22 @@ pub struct CallerFacts {
     /// The run that ended, by being idle, before this one began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_ended: Option<String>,
+    /// The access token it showed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenFacts>,
+    /// The user it acts for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
+}
+
+/// An access token, by what is no secret of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct TokenFacts {
+    /// Its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Who issued it.
+    pub issuer: String,
 }
 
 /// The tool that was called.

@@ -2,8 +2,7 @@
 
 use std::{path::Path, process::ExitCode};
 
-use clap::Args;
-use secrecy::SecretString;
+use clap::{ArgGroup, Args};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -18,17 +17,18 @@ use crate::{
 
 /// What `call` takes.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("caller").args(["client", "key_env"]).required(true))]
 pub(super) struct Arguments {
-    /// The tool.
+    /// The tool's name.
     tool: String,
-    /// Who calls: a client with `stdio: true`, since the command line proves nothing.
-    #[arg(long, required_unless_present = "key_env")]
+    /// The client that calls; one with `stdio: true`, since nothing proves here who calls.
+    #[arg(long)]
     client: Option<ClientName>,
-    /// The environment variable that holds the client's API key, in place of `--client`.
-    #[arg(long, value_name = "NAME", conflicts_with = "client")]
+    /// The environment variable that holds the API key of the client that calls.
+    #[arg(long, value_name = "NAME")]
     key_env: Option<String>,
-    /// The arguments, as a JSON object.
-    #[arg(long, default_value = "{}", value_parser = parse_arguments)]
+    /// The tool's arguments, as a JSON object.
+    #[arg(long, value_name = "JSON", default_value = "{}", value_parser = parse_arguments)]
     args: Map<String, Value>,
 }
 
@@ -42,12 +42,12 @@ pub(super) fn parse_arguments(text: &str) -> Result<Map<String, Value>, String> 
 
 pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) -> ExitCode {
     let proof = match (&arguments.client, &arguments.key_env) {
-        (Some(client), _) => Proof::Asserted(client.clone()),
+        (Some(client), _) => Proof::asserted(client.clone()),
         (None, Some(name)) => match std::env::var(name) {
-            Ok(key) => Proof::ApiKey(SecretString::from(key)),
+            Ok(key) => Proof::bearer(key),
             Err(_) => return printer.fail(&format!("the environment variable `{name}` is not set")),
         },
-        (None, None) => Proof::Nothing,
+        (None, None) => Proof::default(),
     };
     let app = match App::open(config, "call").await {
         Ok(app) => app,

@@ -16,7 +16,7 @@ pub(super) struct Arguments {
     /// Read the secrets of credentials too: they have to be there, and usable.
     #[arg(long)]
     secrets: bool,
-    /// List the tools that exist for each client.
+    /// List the tools that each client may see and call.
     #[arg(long)]
     list: bool,
 }
@@ -27,7 +27,8 @@ fn views(rules: &Rules) -> Vec<Vec<String>> {
         .clients
         .iter()
         .map(|client| {
-            let tools: Vec<String> = rules.catalog.list(client).map(|tool| tool.name().to_string()).collect();
+            let tools: Vec<String> =
+                rules.catalog.allowed(client).map(|tool| tool.name().to_string()).collect();
             vec![client.name().to_string(), tools.join(", ")]
         })
         .collect();

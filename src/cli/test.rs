@@ -1,6 +1,6 @@
 //! `callgate test`: the tools' examples and the policies' cases, without touching a backend.
 
-use std::{path::Path, process::ExitCode};
+use std::{collections::BTreeSet, path::Path, process::ExitCode};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -136,7 +136,7 @@ impl std::fmt::Display for Got {
 pub(super) fn rehearsal(tool: &str, arguments: &Map<String, Value>) -> Call {
     let kind = CallKind::Tool { name: tool.to_owned(), arguments: arguments.clone().into() };
     let origin = Origin { transport: Transport::Cli, source: None };
-    Call::now(kind, Proof::Nothing, origin, CancellationToken::new())
+    Call::now(kind, Proof::default(), origin, CancellationToken::new())
 }
 
 fn judge(
@@ -189,7 +189,8 @@ fn release_verdict(rules: &Rules, case: &Case, label: &Label) -> Got {
     let run = RunFacts { labels: case.labels.iter().cloned().collect(), calls: 0 };
     let request =
         RequestFacts { transport: "cli", source: None, time: Timestamp::now(), authentication: "rehearsed" };
-    let question = Question { client: &case.client, user: None, run: &run, request: &request };
+    let question =
+        Question { client: &case.client, roles: &BTreeSet::new(), user: None, run: &run, request: &request };
     match rules.policies.release(&question, label) {
         Ok(decision) if decision.is_allow() => Got::Allow,
         Ok(decision) => Got::Deny(DenyStage::Policy, None, decision.facts().policies),

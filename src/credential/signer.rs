@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use super::CredentialError;
-use crate::manifest::SigningAlgorithm;
+use crate::manifest::OwnAlgorithm;
 
 /// How long a token of the gate's own is good for.
 pub(super) const LIFE: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ const RSA_BYTES_MIN: usize = 256;
 /// A private key that signs tokens.
 pub(super) struct Signer {
     key: Key,
-    algorithm: SigningAlgorithm,
+    algorithm: OwnAlgorithm,
 }
 
 enum Key {
@@ -68,7 +68,7 @@ struct Header<'a> {
 
 impl Signer {
     /// Reads a private key as PKCS#8 PEM; else says what it should be.
-    pub(super) fn from_pem(pem: &str, algorithm: SigningAlgorithm) -> Result<Self, &'static str> {
+    pub(super) fn from_pem(pem: &str, algorithm: OwnAlgorithm) -> Result<Self, &'static str> {
         let der =
             PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| "a private key in PKCS#8 PEM")?;
         let der = der.secret_pkcs8_der();
@@ -78,12 +78,12 @@ impl Signer {
             key.map(|key| Key::Rsa(key, encoding)).ok_or("an RSA key of 2048 bits or more")
         };
         let key = match algorithm {
-            SigningAlgorithm::ES256 => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der)
+            OwnAlgorithm::ES256 => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der)
                 .map(Key::Ecdsa)
                 .map_err(|_| "a key on the curve P-256"),
-            SigningAlgorithm::RS256 => rsa(&RSA_PKCS1_SHA256),
-            SigningAlgorithm::PS256 => rsa(&RSA_PSS_SHA256),
-            SigningAlgorithm::EdDSA => {
+            OwnAlgorithm::RS256 => rsa(&RSA_PKCS1_SHA256),
+            OwnAlgorithm::PS256 => rsa(&RSA_PSS_SHA256),
+            OwnAlgorithm::EdDSA => {
                 Ed25519KeyPair::from_pkcs8(der).map(Key::Ed25519).map_err(|_| "an Ed25519 key")
             }
         };

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     egress::{Allowances, Egress},
     manifest::{
-        ClientAuth, CredentialName, SecretRef, SigningAlgorithm, SubjectSpec, TokenRequestSpec, TokenScopes,
+        ClientAuth, CredentialName, OwnAlgorithm, SecretRef, SubjectSpec, TokenRequestSpec, TokenScopes,
     },
 };
 
@@ -321,7 +321,7 @@ impl SubjectSource {
 
 fn signer(
     reference: &SecretRef,
-    algorithm: SigningAlgorithm,
+    algorithm: OwnAlgorithm,
     places: &Places<'_>,
 ) -> Result<Source<Signer>, CredentialError> {
     let named = reference.clone();

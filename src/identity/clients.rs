@@ -1,22 +1,36 @@
 //! The clients of one release, found by name and by key.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use super::{
     IdentityError,
+    jwt::{Algorithm, JwkSet},
     key::{ApiKey, KeyDigest},
 };
-use crate::manifest::{
-    ClientName, ClientSpec, ClientsFile, KeyId, Place, Problem, Scope, Source, join_pointer,
+use crate::{
+    call::Certificate,
+    manifest::{
+        CertificateSpec, ClientName, ClientSpec, ClientsFile, IssuerName, KeyId, Place, Problem, Scope,
+        Source, join_pointer,
+    },
+    runs::RuntimeKey,
 };
+
+/// The algorithm of an assertion key that does not say its own.
+const ASSERTION_ALGORITHMS: [Algorithm; 4] =
+    [Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA, Algorithm::RS256];
+
+/// The kinds of alternative names that a certificate is known by.
+const CERTIFICATE_NAMES: [&str; 3] = ["dns:", "uri:", "email:"];
 
 /// A client, as its file says.
 #[derive(Debug)]
 pub struct Client {
     name: ClientName,
     spec: ClientSpec,
+    assertion_keys: JwkSet,
 }
 
 impl Client {
@@ -43,6 +57,20 @@ impl Client {
     pub const fn may_be_asserted(&self) -> bool {
         self.spec.stdio
     }
+
+    /// The keys that sign its assertions.
+    #[must_use]
+    pub const fn assertion_keys(&self) -> &JwkSet {
+        &self.assertion_keys
+    }
+
+    /// Whether it may call from there. Where it names networks, an address that is not known is in none.
+    #[must_use]
+    pub fn may_call_from(&self, source: Option<IpAddr>) -> bool {
+        let within =
+            |address: IpAddr| self.spec.sources.iter().any(|network| network.net().contains(&address));
+        self.spec.sources.is_empty() || source.is_some_and(|address| within(address.to_canonical()))
+    }
 }
 
 /// All clients.
@@ -50,6 +78,8 @@ impl Client {
 pub struct Clients {
     by_name: HashMap<ClientName, Arc<Client>>,
     by_key: HashMap<KeyId, Key>,
+    by_token: HashMap<(IssuerName, String), Arc<Client>>,
+    by_certificate: HashMap<CertificateSpec, Arc<Client>>,
 }
 
 #[derive(Debug)]
@@ -67,7 +97,8 @@ impl Clients {
         let mut problems = Vec::new();
         for (name, spec) in &file.clients {
             let pointer = join_pointer("/clients", name.as_str());
-            let client = Arc::new(Client { name: name.clone(), spec: spec.clone() });
+            let assertion_keys = assertion_keys(spec, &pointer, source, &mut problems);
+            let client = Arc::new(Client { name: name.clone(), spec: spec.clone(), assertion_keys });
             for (at, key) in spec.keys.iter().enumerate() {
                 let pointer = format!("{pointer}/keys/{at}");
                 let Some(digest) = KeyDigest::parse(&key.sha256) else {
@@ -89,9 +120,99 @@ impl Clients {
                     problems.push(Problem::error(source, Place::below(&pointer, "id"), message));
                 }
             }
+            clients.add_tokens(&client, &pointer, source, &mut problems);
+            clients.add_certificates(&client, &pointer, source, &mut problems);
             clients.by_name.insert(name.clone(), client);
         }
         (clients, problems)
+    }
+
+    fn add_tokens(
+        &mut self,
+        client: &Arc<Client>,
+        pointer: &str,
+        source: &Source,
+        problems: &mut Vec<Problem>,
+    ) {
+        for (at, token) in client.spec.tokens.iter().enumerate() {
+            let key = (token.issuer.clone(), token.client.clone());
+            if let Some(other) = self.by_token.insert(key, Arc::clone(client)) {
+                let message = format!(
+                    "tokens of `{}` for this client are already those of `{}`",
+                    token.issuer, other.name
+                );
+                problems.push(Problem::error(
+                    source,
+                    Place::Pointer(format!("{pointer}/tokens/{at}")),
+                    message,
+                ));
+            }
+        }
+    }
+
+    fn add_certificates(
+        &mut self,
+        client: &Arc<Client>,
+        pointer: &str,
+        source: &Source,
+        problems: &mut Vec<Problem>,
+    ) {
+        for (at, certificate) in client.spec.certificates.iter().enumerate() {
+            let mut refuse = |message: String, help: &str| {
+                let place = Place::Pointer(format!("{pointer}/certificates/{at}"));
+                problems.push(Problem::error(source, place, message).help(help.to_owned()));
+            };
+            let known = match certificate {
+                CertificateSpec::Subject(_) => certificate.clone(),
+                CertificateSpec::Name(name)
+                    if CERTIFICATE_NAMES.iter().any(|kind| name.starts_with(kind)) =>
+                {
+                    certificate.clone()
+                }
+                CertificateSpec::Name(name) => {
+                    refuse(
+                        format!("`{name}` does not say what kind of name it is"),
+                        "write `dns:`, `uri:` or `email:` before it",
+                    );
+                    continue;
+                }
+                CertificateSpec::Sha256(digest) if KeyDigest::parse(digest).is_some() => {
+                    CertificateSpec::Sha256(digest.to_ascii_lowercase())
+                }
+                CertificateSpec::Sha256(_) => {
+                    refuse(
+                        "the digest is not 64 hexadecimal digits".into(),
+                        "it is the SHA-256 of the certificate's DER form",
+                    );
+                    continue;
+                }
+            };
+            if let Some(other) = self.by_certificate.insert(known, Arc::clone(client)) {
+                refuse(
+                    format!("the certificate is already one of `{}`", other.name),
+                    "a certificate is one client's",
+                );
+            }
+        }
+    }
+
+    /// The client whose access token says this of its client.
+    #[must_use]
+    pub fn by_token(&self, issuer: &IssuerName, client: &str) -> Option<Arc<Client>> {
+        self.by_token.get(&(issuer.clone(), client.to_owned())).cloned()
+    }
+
+    /// The client whose certificate this is. One that is several clients' is nobody's.
+    #[must_use]
+    pub fn by_certificate(&self, certificate: &Certificate) -> Option<Arc<Client>> {
+        let names = certificate.names.iter().cloned().map(CertificateSpec::Name);
+        let of_whole = [
+            CertificateSpec::Sha256(hex::encode(certificate.sha256)),
+            CertificateSpec::Subject(certificate.subject.clone()),
+        ];
+        let mut found = names.chain(of_whole).filter_map(|spec| self.by_certificate.get(&spec));
+        let first = found.next()?;
+        found.all(|other| other.name == first.name).then(|| Arc::clone(first))
     }
 
     /// The client of a name.
@@ -109,104 +230,108 @@ impl Clients {
     pub(super) fn by_key(
         &self,
         shown: &ApiKey<'_>,
+        made: Option<&RuntimeKey>,
         now: Timestamp,
     ) -> Result<(Arc<Client>, KeyId), IdentityError> {
+        // A key of the file comes first: no key that is made later takes its id over.
         let found = self.by_key.get_key_value(shown.id());
-        let matches = shown.matches(found.map_or(&KeyDigest::NOBODY, |(_, key)| &key.digest));
-        let Some((id, key)) = found else { return Err(IdentityError::UnknownKey) };
-        let (id, client) = (id.clone(), key.client.name.clone());
+        let digest = match (found, made) {
+            (Some((_, key)), _) => key.digest,
+            (None, Some(made)) => KeyDigest::of(made.sha256),
+            (None, None) => KeyDigest::NOBODY,
+        };
+        let matches = shown.matches(&digest);
+        let (id, client, expired) = match (found, made) {
+            (Some((id, key)), _) => {
+                (id.clone(), Arc::clone(&key.client), now.to_zoned(TimeZone::UTC).date() >= key.expires)
+            }
+            (None, Some(made)) => {
+                // Its client may be gone with a release.
+                let client = self.named(&made.client).ok_or(IdentityError::UnknownKey)?;
+                (made.id.clone(), client, now >= made.expires)
+            }
+            (None, None) => return Err(IdentityError::UnknownKey),
+        };
         if !matches {
-            return Err(IdentityError::WrongSecret { id, client });
+            return Err(IdentityError::WrongSecret { id, client: client.name.clone() });
         }
-        if now.to_zoned(TimeZone::UTC).date() >= key.expires {
-            return Err(IdentityError::Expired { id, client });
+        if expired {
+            return Err(IdentityError::Expired { id, client: client.name.clone() });
         }
-        Ok((Arc::clone(&key.client), id))
+        Ok((client, id))
     }
+}
+
+/// The keys that sign a client's assertions. Each says its algorithm, or is of a kind that has only one here.
+fn assertion_keys(spec: &ClientSpec, pointer: &str, source: &Source, problems: &mut Vec<Problem>) -> JwkSet {
+    let text = serde_json::json!({ "keys": spec.assertion_keys }).to_string();
+    let (set, skipped) = match JwkSet::parse(text.as_bytes(), &ASSERTION_ALGORITHMS) {
+        Ok(read) => read,
+        Err(error) => {
+            let place = Place::Pointer(format!("{pointer}/assertion-keys"));
+            problems.push(Problem::error(source, place, error.to_string()));
+            return JwkSet::default();
+        }
+    };
+    for skipped in skipped {
+        let place = Place::Pointer(format!("{pointer}/assertion-keys/{}", skipped.index));
+        let problem = Problem::error(source, place, skipped.to_string());
+        problems.push(problem.help("it is the public part of a signing key, as a JWK (RFC 7517 §4)"));
+    }
+    set
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        call::{Proof, Refusal},
-        identity::{NewKey, authenticate},
-        manifest,
-    };
+    use crate::manifest;
 
-    fn clients(keys: &str) -> (Clients, Vec<Problem>) {
-        let text = format!(
-            "clients:\n  bot:\n    owner: dana@example.com\n    stdio: true\n    keys: [{keys}]\n  web:\n    owner: dana@example.com\n"
-        );
+    fn of_text(text: &str) -> (Clients, Vec<String>) {
         let source = Source { path: "clients.yaml".into(), text: text.into() };
-        Clients::build(&manifest::read(&source).unwrap(), &source)
-    }
-
-    fn key_spec(key: &NewKey, expires: &str) -> String {
-        format!("{{ id: k1, sha256: \"{}\", expires: {expires} }}", key.sha256())
-    }
-
-    fn at(date: &str) -> Timestamp {
-        format!("{date}T23:59:59Z").parse().unwrap()
+        let (clients, problems) = Clients::build(&manifest::read(&source).unwrap(), &source);
+        (clients, problems.into_iter().map(|problem| problem.message).collect())
     }
 
     #[test]
-    fn a_key_works_until_the_day_it_expires() {
-        let key = NewKey::new("k1", [7; 32]);
-        let (clients, problems) = clients(&key_spec(&key, "2027-06-30"));
-        assert_eq!(problems, []);
-        let proof = Proof::ApiKey(key.key().into());
-        assert_eq!(authenticate(&clients, &proof, at("2027-06-29")).unwrap().client().name().as_str(), "bot");
-        let refusal = authenticate(&clients, &proof, at("2027-06-30")).unwrap_err();
-        insta::assert_snapshot!(refusal, @"key `k1` of `bot` has expired");
+    fn a_certificate_is_one_clients_or_nobodys() {
+        let digest = "ab".repeat(32);
+        let (clients, problems) = of_text(&format!(
+            "clients:\n  a: {{ owner: o, certificates: [{{ name: \"uri:spiffe://x/a\" }}, {{ sha256: {} }}] }}\n  b: {{ owner: o, certificates: [{{ name: \"dns:b.example\" }}] }}\n",
+            digest.to_uppercase()
+        ));
+        assert_eq!(problems, [""; 0]);
+        let found = |sha256: u8, names: &[&str]| {
+            let names = names.iter().map(ToString::to_string).collect();
+            let shown = Certificate { sha256: [sha256; 32], subject: "CN=a".into(), names };
+            clients.by_certificate(&shown).map(|client| client.name().to_string())
+        };
+        assert_eq!(found(0, &["uri:spiffe://x/a"]).as_deref(), Some("a"));
+        assert_eq!(found(0xab, &[]).as_deref(), Some("a"));
+        assert_eq!(found(0xab, &["uri:spiffe://x/a", "dns:other"]).as_deref(), Some("a"));
+        assert_eq!(found(0, &["dns:spiffe://x/a", "uri:b.example", "dns:B.example"]), None);
+        assert_eq!(found(0xab, &["dns:b.example"]), None, "two clients' names on one certificate");
     }
 
     #[test]
-    fn every_failure_reads_the_same_to_the_caller() {
-        let key = NewKey::new("k1", [7; 32]);
-        let (clients, _) = clients(&key_spec(&key, "2020-01-01"));
-        let proofs = [
-            Proof::Nothing,
-            Proof::ApiKey("nonsense".into()),
-            Proof::ApiKey("cg_k9_abc".into()),
-            Proof::ApiKey("cg_k1_abc".into()),
-            Proof::ApiKey(key.key().into()),
-            Proof::Asserted(ClientName::parse("nobody").unwrap()),
-            Proof::Asserted(ClientName::parse("web").unwrap()),
-        ];
-        let mut codes = Vec::new();
-        for proof in proofs {
-            let refusal = authenticate(&clients, &proof, at("2026-11-23")).unwrap_err();
-            assert_eq!(refusal.public_message(), "authentication failed");
-            codes.push(refusal.code());
-        }
+    fn what_two_clients_would_share_does_not_load() {
+        let (_, problems) = of_text(
+            "clients:\n  a: { owner: o, tokens: [{ issuer: corp, client: x }], certificates: [{ name: a.example }, { sha256: abc }, { subject: CN=a }] }\n  b: { owner: o, tokens: [{ issuer: corp, client: x }], certificates: [{ subject: CN=a }] }\n",
+        );
         assert_eq!(
-            codes,
+            problems,
             [
-                "no_proof",
-                "malformed_proof",
-                "unknown_key",
-                "wrong_secret",
-                "expired_key",
-                "unknown_client",
-                "not_for_stdio"
+                "`a.example` does not say what kind of name it is",
+                "the digest is not 64 hexadecimal digits",
+                "tokens of `corp` for this client are already those of `a`",
+                "the certificate is already one of `a`"
             ]
         );
     }
 
     #[test]
-    fn a_client_may_be_claimed_only_where_its_file_says_so() {
-        let (clients, _) = clients("");
-        let claim = |name| {
-            authenticate(&clients, &Proof::Asserted(ClientName::parse(name).unwrap()), at("2026-11-23"))
-        };
-        assert!(claim("bot").is_ok());
-        assert!(claim("web").is_err());
-    }
-
-    #[test]
     fn a_written_secret_is_refused_as_a_digest() {
-        let (_, problems) = clients("{ id: k1, sha256: hunter2, expires: 2027-06-30 }");
-        insta::assert_snapshot!(problems[0].message, @"the digest of key `k1` is not 64 hexadecimal digits");
+        let (_, problems) =
+            of_text("clients: { a: { owner: o, keys: [{ id: k1, sha256: hunter2, expires: 2027-06-30 }] } }");
+        insta::assert_snapshot!(problems[0], @"the digest of key `k1` is not 64 hexadecimal digits");
     }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{AttributeName, ClientName, GroupName, KeyId, Rate, RoleName, Scope};
+use super::{AttributeName, ClientName, GroupName, IssuerName, KeyId, Network, Rate, RoleName, Scope};
 
 /// The clients, what policies may ask of them, and who may approve.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
@@ -95,12 +95,54 @@ pub struct ClientSpec {
     /// Bounds on what it may do.
     #[serde(default)]
     pub limits: ClientLimits,
-    /// Its API keys.
+    /// Its API keys. Several may live at once, so that one can replace another.
     #[serde(default)]
     pub keys: Vec<KeySpec>,
+    /// The access tokens that are its own: whose, and what they say of their client.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<TokenSpec>,
+    /// The roles that a token may bring along besides `roles`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_roles: Vec<RoleName>,
+    /// The TLS certificates that are its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateSpec>,
+    /// The public keys (JWK, RFC 7517) that sign its assertions at the token endpoint (RFC 7523).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assertion_keys: Vec<Map<String, Value>>,
+    /// Whether it may ask the token endpoint for tokens that stand for one of its users.
+    #[serde(default)]
+    pub acts_for_users: bool,
+    /// The networks that it may call from. Left out, any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Network>,
     /// Whether a local process may claim to be it over stdio.
     #[serde(default)]
     pub stdio: bool,
+}
+
+/// Access tokens of one client.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TokenSpec {
+    /// The issuer, as `identity: issuers:` of `callgate.yaml` names it.
+    pub issuer: IssuerName,
+    /// What its tokens say of their client.
+    #[schemars(length(min = 1))]
+    pub client: String,
+}
+
+/// A TLS client certificate, known by one of its names or by its digest.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum CertificateSpec {
+    /// A name of its subject alternative names: `dns:agent.example.com`, `uri:spiffe://example.com/agent`,
+    /// `email:agent@example.com` (RFC 5280 §4.2.1.6).
+    Name(String),
+    /// Its subject, as a distinguished name in the form of RFC 4514.
+    Subject(String),
+    /// The SHA-256 of its DER form, in hexadecimal.
+    Sha256(String),
 }
 
 /// Bounds on what one client may do.

@@ -79,7 +79,7 @@ pub struct ClientCredentialsSpec {
     pub key: Option<SecretRef>,
     /// What the key signs with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alg: Option<SigningAlgorithm>,
+    pub alg: Option<OwnAlgorithm>,
     /// How the secret is shown. Left out, `basic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<ClientAuth>,
@@ -113,7 +113,7 @@ pub struct TokenExchangeSpec {
     pub key: Option<SecretRef>,
     /// What the key signs with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alg: Option<SigningAlgorithm>,
+    pub alg: Option<OwnAlgorithm>,
     /// How the secret is shown. Left out, `basic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<ClientAuth>,
@@ -142,7 +142,7 @@ pub struct SubjectSpec {
     /// The gate's private key, as PKCS#8 PEM.
     pub key: SecretRef,
     /// What the key signs with.
-    pub alg: SigningAlgorithm,
+    pub alg: OwnAlgorithm,
     /// The id by which the endpoint finds the public key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
@@ -174,7 +174,7 @@ impl<'de> Deserialize<'de> for WrittenUrl {
 
 /// A signature algorithm (RFC 7518 §3.1, RFC 8037).
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub enum SigningAlgorithm {
+pub enum OwnAlgorithm {
     /// ECDSA on P-256 with SHA-256.
     ES256,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -185,7 +185,7 @@ pub enum SigningAlgorithm {
     EdDSA,
 }
 
-impl SigningAlgorithm {
+impl OwnAlgorithm {
     /// The name that stands in a header.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -295,7 +295,7 @@ pub struct TokenRequestSpec<'a> {
     /// The client's private key.
     pub key: Option<&'a SecretRef>,
     /// What the key signs with.
-    pub alg: Option<SigningAlgorithm>,
+    pub alg: Option<OwnAlgorithm>,
     /// How the secret is shown.
     pub auth: Option<ClientAuth>,
     /// The scopes by tool.

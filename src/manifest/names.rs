@@ -148,6 +148,13 @@ name!(
     |text| bounded(text, 64, word)
 );
 name!(
+    /// An identity provider named in `callgate.yaml`.
+    IssuerName,
+    "an issuer name: 1 to 64 of `A-Z a-z 0-9 _ . -`",
+    "^[A-Za-z0-9_.-]{1,64}$",
+    |text| bounded(text, 64, word)
+);
+name!(
     /// A group of people who may approve calls.
     GroupName,
     "an approver group: 1 to 64 of `A-Z a-z 0-9 _ . -`",

@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::Url;
 
 use super::{
-    ByteSize, ClientName, CredentialName, CredentialSpec, DnsSpec, EgressSpec, HttpListener, RecordSpec,
-    ServiceName, TimeSpan, VaultName, VaultSpec,
+    ByteSize, ClientName, CredentialName, CredentialSpec, DnsSpec, EgressSpec, HttpListener, IdentitySpec,
+    RecordSpec, ServiceName, TimeSpan, VaultName, VaultSpec,
 };
 
 /// The server, the services behind it, and the credentials it holds for them.
@@ -31,6 +31,9 @@ pub struct ServerFile {
     /// Where clients connect.
     #[serde(default)]
     pub listen: Listen,
+    /// Whose tokens are taken, which are issued here, and how long a run lives.
+    #[serde(default)]
+    pub identity: IdentitySpec,
     /// Who is asked for the addresses of names. Left out, the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsSpec>,

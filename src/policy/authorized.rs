@@ -1,14 +1,14 @@
 //! The door of the policy stage.
 
-use std::ops::Deref;
+use std::{collections::BTreeSet, ops::Deref};
 
 use super::{
     Deciding, Decision, Obligation, Policies, PolicyError, Question, RequestFacts, RunFacts, Verdict,
 };
 use crate::{
-    call::{DecisionFacts, DecisionVerdict, Facts, Passed, PolicyFact, Refusal, Stage},
+    call::{DecisionFacts, DecisionVerdict, Facts, Passed, PolicyFact, Refusal, Stage, User},
     identity::Identified,
-    manifest::ClientName,
+    manifest::{ClientName, RoleName},
     schema::Validated,
 };
 
@@ -149,6 +149,8 @@ impl Deciding {
 #[derive(Debug)]
 pub struct CallFacts<'a> {
     client: &'a ClientName,
+    roles: BTreeSet<RoleName>,
+    user: Option<&'a User>,
     run: RunFacts,
     request: RequestFacts,
 }
@@ -159,7 +161,9 @@ impl<'a> CallFacts<'a> {
     pub fn of(call: &'a Identified) -> Self {
         Self {
             client: call.caller().client().name(),
-            run: RunFacts { labels: call.run().labels.clone(), calls: call.run().calls },
+            roles: call.caller().token_roles().cloned().collect(),
+            user: call.caller().user(),
+            run: RunFacts { labels: call.run().labels().clone(), calls: call.run().calls() },
             request: RequestFacts {
                 transport: call.origin.transport.word(),
                 source: call.origin.source,
@@ -172,7 +176,13 @@ impl<'a> CallFacts<'a> {
     /// The facts as a question.
     #[must_use]
     pub const fn question(&self) -> Question<'_> {
-        Question { client: self.client, user: None, run: &self.run, request: &self.request }
+        Question {
+            client: self.client,
+            roles: &self.roles,
+            user: self.user,
+            run: &self.run,
+            request: &self.request,
+        }
     }
 }
 

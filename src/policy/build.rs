@@ -1,6 +1,9 @@
 //! Puts a release's policies together: everything that a call does not change.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::RwLock,
+};
 
 use cedar_policy::{Entities, Entity, EntityUid, Validator};
 
@@ -63,8 +66,7 @@ impl Policies {
         let (targets, labels) = targets(&words, &inputs.tools);
         let (slices, classes) = Slices::build(loaded, principals.values(), &targets)?;
         let clients = principals.iter().zip(classes);
-        let clients =
-            clients.map(|((name, principal), class)| (name.clone(), (principal.uid.clone(), class)));
+        let clients = clients.map(|((name, principal), class)| (name.clone(), (principal.clone(), class)));
         let tools = inputs.tools.iter().zip(records).enumerate().map(|(target, (tool, arguments))| {
             let action = words.action(tool.name.as_str());
             let service = words.service(tool.service.as_str());
@@ -81,6 +83,7 @@ impl Policies {
             register: Register::new(loaded),
             schema,
             words,
+            with_token_roles: RwLock::default(),
         })
     }
 }
@@ -96,8 +99,9 @@ fn actions(words: &Vocabulary, tool: &ToolFacts<'_>) -> Vec<EntityUid> {
 
 fn known(words: &Vocabulary, inputs: &Inputs<'_>) -> Known {
     let clients = inputs.clients.clients.keys().map(ToString::to_string).collect();
-    let roles =
-        inputs.clients.clients.values().flat_map(|client| &client.roles).map(ToString::to_string).collect();
+    let clients_of = || inputs.clients.clients.values();
+    let roles = clients_of().flat_map(|client| client.roles.iter().chain(&client.token_roles));
+    let roles = roles.map(ToString::to_string).collect();
     let services = inputs.tools.iter().map(|tool| tool.service.to_string()).collect();
     let labels = inputs.tools.iter().flat_map(|tool| tool.labels).map(ToString::to_string).collect();
     let full: BTreeSet<String> = inputs.tools.iter().flat_map(vocabulary::groups).collect();
@@ -140,7 +144,9 @@ fn entities(
     principals: &BTreeMap<ClientName, Principal>,
     schema: &Generated,
 ) -> Result<Entities, String> {
-    let roles = principals.values().flat_map(|principal| &principal.roles).cloned();
+    let roles =
+        principals.values().flat_map(|principal| principal.roles.iter().chain(&principal.token_roles));
+    let roles = roles.cloned();
     let services = inputs.tools.iter().map(|tool| words.service(tool.service.as_str()));
     let labels = inputs.tools.iter().flat_map(|tool| tool.labels).map(|label| words.label(label.as_str()));
     let bare: BTreeSet<EntityUid> = roles.chain(services).chain(labels).collect();

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use cedar_policy::{Context, RestrictedExpression};
 
-use super::decision::{PolicyError, Question, RequestFacts, RunFacts, UserFacts};
-use crate::manifest::Label;
+use super::decision::{PolicyError, Question, RequestFacts, RunFacts};
+use crate::{call::User, manifest::Label};
 
 /// Builds the context of a tool's action (`arguments` given), or of one of the gate's own.
 pub(super) fn context(
@@ -50,7 +50,7 @@ const fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-fn user(facts: &UserFacts) -> Result<RestrictedExpression, PolicyError> {
+fn user(facts: &User) -> Result<RestrictedExpression, PolicyError> {
     record([("issuer", text(&facts.issuer)), ("subject", text(&facts.subject))])
 }
 
@@ -73,8 +73,7 @@ mod tests {
     fn the_facts_of_a_call_are_in_the_context() {
         let mut facts = fixture::Facts::default();
         facts.request.source = Some("::ffff:10.0.0.1".parse().unwrap());
-        facts.user =
-            Some(UserFacts { issuer: "https://id.example".to_owned(), subject: "lee\"\n".to_owned() });
+        facts.user = Some(User { issuer: "https://id.example".to_owned(), subject: "lee\"\n".to_owned() });
         insta::assert_snapshot!(context(&facts.question(), None).unwrap(), @r#"{request: {authentication: "api-key", source: ip("10.0.0.1"), time: datetime("2026-11-23T10:20:30.456Z"), transport: "http"}, run: {calls: 7, labels: ["seen"]}, user: {issuer: "https://id.example", subject: "lee\"\n"}}"#);
     }
 

@@ -4,28 +4,24 @@ use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use jiff::Timestamp;
 
-use crate::manifest::{ClientName, GroupName, Label, ToolName};
+use crate::{
+    call::User,
+    manifest::{ClientName, GroupName, Label, RoleName, ToolName},
+};
 
 /// The facts of a call, without its arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// Who calls.
     pub client: &'a ClientName,
+    /// The roles that its token brings along, besides those of the client.
+    pub roles: &'a BTreeSet<RoleName>,
     /// For whom, where that is known.
-    pub user: Option<&'a UserFacts>,
+    pub user: Option<&'a User>,
     /// The run that the call is part of.
     pub run: &'a RunFacts,
     /// How the call came in.
     pub request: &'a RequestFacts,
-}
-
-/// The end user, as an identity provider vouches for them.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct UserFacts {
-    /// Who vouches.
-    pub issuer: String,
-    /// Who the user is there.
-    pub subject: String,
 }
 
 /// What a run has seen and done so far.
@@ -46,7 +42,7 @@ pub struct RequestFacts {
     pub source: Option<IpAddr>,
     /// When it came in.
     pub time: Timestamp,
-    /// What vouches for the client: `asserted` or `api-key`.
+    /// What vouches for the client, such as `asserted`, `api-key` or `token`.
     pub authentication: &'static str,
 }
 

@@ -1,13 +1,18 @@
 //! Small releases for the tests of this module.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::{
     Inputs, Policies, ToolFacts,
-    decision::{Decision, PolicyError, Question, RequestFacts, RunFacts, UserFacts, Verdict},
+    decision::{Decision, PolicyError, Question, RequestFacts, RunFacts, Verdict},
 };
-use crate::manifest::{
-    ClientName, ClientsFile, Effects, Label, Place, Reach, ServiceName, Source, ToolName, read,
+use crate::{
+    call::User,
+    manifest::{
+        ClientName, ClientsFile, Effects, Label, Place, Reach, RoleName, ServiceName, Source, ToolName, read,
+    },
 };
 
 /// A release in the making.
@@ -119,7 +124,8 @@ impl OwnedTool {
 /// The facts of a call over HTTP by `bot`.
 pub(super) struct Facts {
     pub(super) client: ClientName,
-    pub(super) user: Option<UserFacts>,
+    pub(super) roles: BTreeSet<RoleName>,
+    pub(super) user: Option<User>,
     pub(super) run: RunFacts,
     pub(super) request: RequestFacts,
 }
@@ -128,6 +134,7 @@ impl Default for Facts {
     fn default() -> Self {
         Self {
             client: ClientName::parse("bot").unwrap(),
+            roles: BTreeSet::new(),
             user: None,
             run: RunFacts { labels: [Label::parse("seen").unwrap()].into(), calls: 7 },
             request: RequestFacts {
@@ -142,7 +149,13 @@ impl Default for Facts {
 
 impl Facts {
     pub(super) fn question(&self) -> Question<'_> {
-        Question { client: &self.client, user: self.user.as_ref(), run: &self.run, request: &self.request }
+        Question {
+            client: &self.client,
+            roles: &self.roles,
+            user: self.user.as_ref(),
+            run: &self.run,
+            request: &self.request,
+        }
     }
 }
 

@@ -7,30 +7,38 @@ use serde_json::Value;
 
 use super::vocabulary::Vocabulary;
 use crate::manifest::{
-    AttributeKind, AttributeName, AttributeSpec, ClientName, ClientSpec, ClientsFile, Place, Problem, Source,
-    join_pointer,
+    AttributeKind, AttributeName, AttributeSpec, ClientName, ClientSpec, ClientsFile, Place, Problem,
+    RoleName, Source, join_pointer,
 };
 
 /// The group of `@unless_approved` that stands for the end user, and so for no list of people.
 pub(super) const USER_GROUP: &str = "user";
 
 /// A client as the policies see it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Principal {
     pub(super) uid: EntityUid,
     pub(super) roles: HashSet<EntityUid>,
+    /// The roles that a token may add.
+    pub(super) token_roles: HashSet<EntityUid>,
     attributes: HashMap<String, RestrictedExpression>,
 }
 
 impl Principal {
     pub(super) fn entity(&self) -> Result<Entity, String> {
-        Entity::new(self.uid.clone(), self.attributes.clone(), self.roles.clone())
-            .map_err(|error| error.to_string())
+        self.entity_with(std::iter::empty())
     }
 
-    /// Whether it is that entity, or below it.
-    pub(super) fn is_in(&self, ancestor: &EntityUid) -> bool {
-        self.uid == *ancestor || self.roles.contains(ancestor)
+    /// The entity with those of these roles that a token may add.
+    pub(super) fn entity_with(&self, roles: impl Iterator<Item = EntityUid>) -> Result<Entity, String> {
+        let added = roles.filter(|role| self.token_roles.contains(role));
+        let roles = self.roles.iter().cloned().chain(added).collect();
+        Entity::new(self.uid.clone(), self.attributes.clone(), roles).map_err(|error| error.to_string())
+    }
+
+    /// Whether it is that entity, or below it, or could be with a token.
+    pub(super) fn may_be_in(&self, ancestor: &EntityUid) -> bool {
+        self.uid == *ancestor || self.roles.contains(ancestor) || self.token_roles.contains(ancestor)
     }
 }
 
@@ -54,8 +62,9 @@ pub(super) fn principals(
     }
     let principal = |(name, spec): (&ClientName, &ClientSpec)| {
         let attributes = attributes(name, spec, file, source, problems);
-        let roles = spec.roles.iter().map(|role| words.role(role.as_str())).collect();
-        (name.clone(), Principal { uid: words.client(name.as_str()), roles, attributes })
+        let uids = |roles: &[RoleName]| roles.iter().map(|role| words.role(role.as_str())).collect();
+        let (roles, token_roles) = (uids(&spec.roles), uids(&spec.token_roles));
+        (name.clone(), Principal { uid: words.client(name.as_str()), roles, token_roles, attributes })
     };
     file.clients.iter().map(principal).collect()
 }

@@ -119,9 +119,11 @@ fn principal_matches(policy: &Policy, principal: &Principal) -> bool {
     match policy.principal_constraint() {
         PrincipalConstraint::Any => true,
         PrincipalConstraint::Eq(uid) => uid == principal.uid,
-        PrincipalConstraint::In(uid) => principal.is_in(&uid),
+        PrincipalConstraint::In(uid) => principal.may_be_in(&uid),
         PrincipalConstraint::Is(kind) => kind == *principal.uid.type_name(),
-        PrincipalConstraint::IsIn(kind, uid) => kind == *principal.uid.type_name() && principal.is_in(&uid),
+        PrincipalConstraint::IsIn(kind, uid) => {
+            kind == *principal.uid.type_name() && principal.may_be_in(&uid)
+        }
     }
 }
 

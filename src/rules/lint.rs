@@ -52,9 +52,7 @@ pub(super) fn manifest(source: &Source, manifest: &ToolManifest, problems: &mut 
     bindings(source, manifest, http, problems);
     shown::check_tool(source, manifest, problems);
     keywords::check(source, manifest, problems);
-    let mut urls = Vec::new();
-    urls_unsaid(&Value::Object(manifest.input.clone()), "/input", &mut urls);
-    for at in urls {
+    for at in urls_unsaid(&manifest.input, "/input") {
         let problem = Problem::warning(source, Place::Pointer(at), "nobody judges where this URL leads");
         problems.push(problem.help("say `x-egress: true` if the backend fetches it, or `x-egress: false`"));
     }
@@ -213,7 +211,7 @@ pub(super) fn unreachable(files: &Files, clients: &Clients, catalog: &Catalog, p
     let mut listed = HashSet::new();
     for client in clients.iter() {
         let before = listed.len();
-        let mut own = catalog.list(client).map(|tool| tool.name().clone()).peekable();
+        let mut own = catalog.allowed(client).map(|tool| tool.name().clone()).peekable();
         if own.peek().is_none() && before == listed.len() {
             let place = Place::Key(join_pointer("/clients", client.name().as_str()));
             let message = format!("the client `{}` has no tools", client.name());

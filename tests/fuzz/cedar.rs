@@ -3,11 +3,12 @@
 //! Arguments are decided on without their schema being looked at first: whatever comes, nothing is
 //! allowed that the rule does not allow, and what the rule allows is denied only by an error.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use callgate::{
+    call::User,
     manifest::{ClientName, ClientsFile, Effects, Reach, ServiceName, Source, ToolName, read},
-    policy::{Inputs, Policies, Question, RequestFacts, RunFacts, ToolFacts, UserFacts, Verdict},
+    policy::{Inputs, Policies, Question, RequestFacts, RunFacts, ToolFacts, Verdict},
 };
 use serde_json::{Map, Value, json};
 
@@ -213,8 +214,9 @@ fn judge(choices: &mut Choices<'_>) -> (usize, Outcome) {
         time: "2026-11-23T10:20:30Z".parse().unwrap(),
         authentication: "api-key",
     };
-    let user = UserFacts { issuer: choices.text(), subject: subject.clone() };
+    let user = User { issuer: choices.text(), subject: subject.clone() };
     let question = Question {
+        roles: &BTreeSet::new(),
         client: &ClientName::parse("bot").unwrap(),
         user: Some(&user),
         run: &RunFacts::default(),

@@ -276,7 +276,7 @@ async fn called(gate: &Gate, client: &str) -> Reply {
     let arguments: Map<String, Value> = serde_json::from_value(json!({ "id": client })).unwrap();
     let kind = CallKind::Tool { name: "t.read".into(), arguments: arguments.into() };
     let origin = Origin { transport: Transport::Stdio, source: None };
-    let proof = Proof::Asserted(client.parse().unwrap());
+    let proof = Proof::asserted(client.parse().unwrap());
     gate.app.gateway.call(Call::now(kind, proof, origin, CancellationToken::new())).await
 }
 

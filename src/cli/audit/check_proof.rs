@@ -20,7 +20,7 @@ use crate::{
 pub(super) struct Arguments {
     /// The proof.
     file: PathBuf,
-    /// The public key, or a file of public keys, got from somebody who is trusted.
+    /// The public key, or a file of public keys, from somebody whom you trust.
     #[arg(long, value_name = "KEY")]
     key: String,
 }

@@ -28,7 +28,7 @@ use crate::{
 /// What `consistency` takes.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The older checkpoint: a file, or a number of records that a head was signed with.
+    /// The older checkpoint: a file, or how many records the log had when a head was signed.
     old: String,
     /// The newer checkpoint, likewise.
     new: String,

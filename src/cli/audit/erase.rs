@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     /// Erase the salt too: nobody can check a guess against the digests any more, nor what others kept.
     #[arg(long)]
     salt: bool,
-    /// Do not ask.
+    /// Erase without asking.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]

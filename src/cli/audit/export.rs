@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::{
     Failure,
-    filter::FilterArguments,
+    filter::{FILTERS, FilterArguments},
     line::{json_line, visible},
     place::State,
     verify::count as plural,
@@ -30,12 +30,12 @@ pub(super) struct Arguments {
     /// JSON lines hold whole records; a table has the columns that lists show.
     #[arg(long, value_enum)]
     format: Format,
-    /// The file; left out, standard output.
+    /// Write to this file; left out, to standard output.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
     state: State,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = FILTERS)]
     filter: FilterArguments,
 }
 

@@ -26,7 +26,7 @@ use crate::{
 pub(super) struct Arguments {
     /// The id of a call, whose outcome is proved, or the place of a record (`serve-0/12`).
     id: RecordId,
-    /// The file; left out, standard output.
+    /// Write the proof to this file; left out, to standard output.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]

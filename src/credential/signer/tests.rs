@@ -53,15 +53,15 @@ fn every_algorithm_signs_what_its_public_key_verifies() {
     let (p256_pem, p256_public) = p256();
     let rsa_public = rsa.public_key().as_ref().to_vec();
     let cases: [(_, String, &'static dyn VerificationAlgorithm, Vec<u8>); 4] = [
-        (SigningAlgorithm::ES256, p256_pem, &ECDSA_P256_SHA256_FIXED, p256_public),
+        (OwnAlgorithm::ES256, p256_pem, &ECDSA_P256_SHA256_FIXED, p256_public),
         (
-            SigningAlgorithm::EdDSA,
+            OwnAlgorithm::EdDSA,
             pem(ed25519.to_pkcs8v1().unwrap().as_ref()),
             &ED25519,
             ed25519.public_key().as_ref().to_vec(),
         ),
-        (SigningAlgorithm::RS256, pem(rsa_der.as_ref()), &RSA_PKCS1_2048_8192_SHA256, rsa_public.clone()),
-        (SigningAlgorithm::PS256, pem(rsa_der.as_ref()), &RSA_PSS_2048_8192_SHA256, rsa_public),
+        (OwnAlgorithm::RS256, pem(rsa_der.as_ref()), &RSA_PKCS1_2048_8192_SHA256, rsa_public.clone()),
+        (OwnAlgorithm::PS256, pem(rsa_der.as_ref()), &RSA_PSS_2048_8192_SHA256, rsa_public),
     ];
     for (algorithm, pem, verification, public) in &cases {
         let signer = Signer::from_pem(pem, *algorithm).unwrap();
@@ -80,7 +80,7 @@ fn every_algorithm_signs_what_its_public_key_verifies() {
         for (other, ..) in &cases {
             let same = algorithm == other
                 || pem.contains(&STANDARD.encode(rsa_der.as_ref())) && {
-                    matches!(other, SigningAlgorithm::RS256 | SigningAlgorithm::PS256)
+                    matches!(other, OwnAlgorithm::RS256 | OwnAlgorithm::PS256)
                 };
             assert_eq!(Signer::from_pem(pem, *other).is_ok(), same, "{algorithm:?} {other:?}");
         }
@@ -92,7 +92,7 @@ fn what_is_no_key_is_refused_and_not_repeated() {
     for text in
         ["hunter2", "", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", &pem(b"hunter2")]
     {
-        let refusal = Signer::from_pem(text, SigningAlgorithm::ES256).unwrap_err();
+        let refusal = Signer::from_pem(text, OwnAlgorithm::ES256).unwrap_err();
         assert!(!refusal.contains("hunter2"), "{refusal}");
     }
 }
