@@ -12,6 +12,7 @@ mod render;
 mod schemas;
 mod serve;
 mod test;
+mod visible;
 
 use std::{
     io::{self, IsTerminal as _},

@@ -161,6 +161,7 @@ impl Gateway {
 
     /// Puts the outcome on record, and only then makes a reply of it.
     async fn seal(&self, mut trail: Trail, outcome: Result<Released, CallError>) -> Reply {
+        self.audit.note_judged(&mut trail);
         if let Ok(released) = &outcome {
             let (Content::Structured(value) | Content::Unchecked(value)) = released.content();
             self.audit.note_result(&mut trail, value, released.tool().manifest().record);

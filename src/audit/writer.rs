@@ -40,13 +40,14 @@ pub(super) enum Durability {
 }
 
 /// What the writer has to know of a record.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) enum Role {
     Plain,
-    /// A call is about to leave. `abandoned` is the outcome to write where the caller has gone by then.
+    /// A call is about to leave. `abandoned` makes of its record the outcome to write where the caller has gone
+    /// by then.
     Intent {
         call: u128,
-        abandoned: Vec<u8>,
+        abandoned: fn(&[u8]) -> Result<Vec<u8>, WriteError>,
     },
     /// A call has ended.
     Outcome {
@@ -55,7 +56,7 @@ pub(super) enum Role {
 }
 
 /// A record to be written.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct NewRecord {
     /// Canonical JSON.
     pub(super) bytes: Vec<u8>,
@@ -206,19 +207,14 @@ struct Door {
 
 impl Door {
     fn append(&self, record: NewRecord) -> Result<Appended, WriteError> {
-        let abandoned = match &record.role {
-            Role::Intent { abandoned, .. } => Some(abandoned.len()),
-            Role::Plain | Role::Outcome { .. } => None,
-        };
-        for bytes in [Some(record.bytes.len()), abandoned].into_iter().flatten() {
-            if !(1..=RECORD_BYTES_MAX).contains(&bytes) {
-                return Err(WriteError::TooLarge { bytes });
-            }
+        let bytes = record.bytes.len();
+        if !(1..=RECORD_BYTES_MAX).contains(&bytes) {
+            return Err(WriteError::TooLarge { bytes });
         }
         let leaf = leaf_hash(&record.bytes);
         // An intent is synced anyway, and its caller may be gone by then: both are the thread's to see to.
         if record.durability == Durability::Process
-            && abandoned.is_none()
+            && !matches!(record.role, Role::Intent { .. })
             && let Some(written) = self.direct.append(&record, leaf)
         {
             return written.map(Appended::Done);

@@ -31,6 +31,8 @@ mod front;
 mod stdio;
 mod kill;
 mod audit_cli;
+mod demo;
+mod replay;
 mod poison;
 mod release;
 mod identity;

@@ -41,7 +41,7 @@ impl Logs {
         let writer = Writer::start(claimed.recovered, WriterOptions::default(), Box::new(Vec::new)).unwrap();
         for bytes in records {
             let record = NewRecord { bytes, role: Role::Plain, durability: Durability::Power };
-            writer.append(record).unwrap().blocking_recv().unwrap().unwrap();
+            crate::audit::wait(writer.append(record).unwrap()).unwrap();
         }
         let head = writer.head().unwrap();
         writer.close();

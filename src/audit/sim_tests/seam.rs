@@ -55,15 +55,17 @@ pub(super) fn answer(handed: Handed) -> Answer {
 }
 
 /// A record that is like no other.
-pub(super) fn record(number: u64, part: Part, abandoned: bool, padding: usize) -> Vec<u8> {
+pub(super) fn record(number: u64, part: Part, padding: usize) -> Vec<u8> {
     let (kind, call) = match part {
         Part::Plain => ("plain", 0),
         Part::Intent(call) => ("intent", call),
         Part::Outcome(call) => ("outcome", call),
     };
     let padding = "x".repeat(padding);
-    format!(r#"{{"abandoned":{abandoned},"call":"{call:032x}","n":{number},"padding":"{padding}","record":"{kind}"}}"#)
-        .into_bytes()
+    format!(
+        r#"{{"abandoned":false,"call":"{call:032x}","n":{number},"padding":"{padding}","record":"{kind}"}}"#
+    )
+    .into_bytes()
 }
 
 fn seen(record: &[u8]) -> Seen {
@@ -108,10 +110,17 @@ impl Start {
     }
 }
 
-pub(super) fn new_record(bytes: Vec<u8>, part: Part, power: bool, abandoned: Vec<u8>) -> NewRecord {
+/// What the writer makes of an intent whose caller has gone.
+pub(super) fn abandoned(intent: &[u8]) -> Vec<u8> {
+    let intent = String::from_utf8_lossy(intent);
+    let text = intent.replacen(r#""abandoned":false"#, r#""abandoned":true"#, 1);
+    text.replacen(r#""record":"intent""#, r#""record":"outcome""#, 1).into_bytes()
+}
+
+pub(super) fn new_record(bytes: Vec<u8>, part: Part, power: bool) -> NewRecord {
     let role = match part {
         Part::Plain => Role::Plain,
-        Part::Intent(call) => Role::Intent { call, abandoned },
+        Part::Intent(call) => Role::Intent { call, abandoned: |intent| Ok(abandoned(intent)) },
         Part::Outcome(call) => Role::Outcome { call },
     };
     let durability = if power { Durability::Power } else { Durability::Process };

@@ -367,7 +367,7 @@ impl World {
             1..=10 => 600,
             _ => self.random.below(100),
         };
-        (seam::record(self.next, part, false, size as usize), part, power)
+        (seam::record(self.next, part, size as usize), part, power)
     }
 
     /// Hands records over, lets them be served, and takes the answers that come.
@@ -397,21 +397,18 @@ impl World {
         let since_ns = self.disk.now_ns();
         // Now and then a caller goes at once.
         let gone = self.random.one_in(40);
-        let mut abandoned = Vec::new();
         {
             let model = &mut lock(&self.shared).model;
             model.hand_over(&bytes, part);
             if let Part::Intent(call) = part {
-                self.next += 1;
-                abandoned = seam::record(self.next, Part::Outcome(call), true, 0);
-                model.allow(&abandoned, Part::Outcome(call));
+                model.allow(&seam::abandoned(&bytes), Part::Outcome(call));
                 if gone {
                     model.gone.insert(call);
                 }
             }
         }
         let faults = self.disk.injected();
-        let handed = process.append(seam::new_record(bytes.clone(), part, power, abandoned), busy);
+        let handed = process.append(seam::new_record(bytes.clone(), part, power), busy);
         self.seen.direct_faults += u64::from(self.disk.injected() != faults);
         self.note_failure(process, since_ns);
         if let Handed::Written(index) = handed {
@@ -488,7 +485,7 @@ impl World {
 impl Shared {
     /// A record that the writer asks for.
     fn own_record(&mut self, number: u64) -> Vec<u8> {
-        let bytes = seam::record(number, Part::Plain, false, 20);
+        let bytes = seam::record(number, Part::Plain, 20);
         self.model.allow(&bytes, Part::Plain);
         bytes
     }

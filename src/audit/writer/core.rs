@@ -217,7 +217,12 @@ impl<D: Disk> Core<D> {
             {
                 // Its sync may wait: after a power loss, recovery finds the intent open and ends it.
                 let (role, durability) = (Role::Outcome { call }, Durability::Process);
-                gone.push(NewRecord { bytes: abandoned, role, durability });
+                match abandoned(&request.record.bytes) {
+                    Ok(bytes) => gone.push(NewRecord { bytes, role, durability }),
+                    Err(error) => {
+                        tracing::error!(%error, index, "the next start ends what nobody waited for")
+                    }
+                }
             }
         }
     }

@@ -25,15 +25,6 @@ pub(super) struct Request {
     pub(super) done: oneshot::Sender<Written>,
 }
 
-impl NewRecord {
-    fn bytes_len(&self) -> usize {
-        match &self.role {
-            Role::Intent { abandoned, .. } => self.bytes.len() + abandoned.len(),
-            Role::Plain | Role::Outcome { .. } => self.bytes.len(),
-        }
-    }
-}
-
 /// What the disk has left.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Room {
@@ -98,7 +89,7 @@ impl Queue {
 
     pub(super) fn push(&self, request: Request) -> Result<(), WriteError> {
         let mut state = self.lock();
-        let bytes = request.record.bytes_len();
+        let bytes = request.record.bytes.len();
         self.admit(&state, &request.record, bytes)?;
         state.bytes += bytes;
         state.waiting.push_back(request);
@@ -161,7 +152,7 @@ impl Queue {
     pub(super) fn begin_direct(&self, record: &NewRecord) -> bool {
         let mut state = self.lock();
         let is_next = state.waiting.is_empty() && state.working_since.is_none();
-        if !is_next || self.admit(&state, record, record.bytes_len()).is_err() {
+        if !is_next || self.admit(&state, record, record.bytes.len()).is_err() {
             return false;
         }
         state.direct_since = Some(Instant::now());
@@ -224,7 +215,7 @@ impl Queue {
         let mut bytes = 0;
         while group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
             let Some(request) = state.waiting.pop_front() else { break };
-            bytes += request.record.bytes_len();
+            bytes += request.record.bytes.len();
             group.push(request);
         }
         state.bytes = state.bytes.saturating_sub(bytes);

@@ -128,7 +128,8 @@ fn plain(bytes: &[u8], durability: Durability) -> NewRecord {
 }
 
 fn intent(call: u128) -> NewRecord {
-    let (bytes, abandoned) = (format!("i{call}").into(), format!("o{call} abandoned").into());
+    let bytes = format!("i{call}").into();
+    let abandoned = |intent: &[u8]| Ok([b"o", &intent[1..], b" abandoned"].concat());
     NewRecord { bytes, role: Role::Intent { call, abandoned }, durability: Durability::Power }
 }
 

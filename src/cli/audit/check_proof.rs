@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 
 use super::{
     Failure,
-    line::{visible, visible_json},
     place::{keys, read_bounded},
 };
 use crate::{
     audit::proof::check,
-    cli::output::{GOOD, Printer},
+    cli::{
+        output::{GOOD, Printer},
+        visible::{visible, visible_json},
+    },
 };
 
 /// What `check-proof` takes.

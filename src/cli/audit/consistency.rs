@@ -11,7 +11,6 @@ use serde_json::json;
 
 use super::{
     Failure,
-    line::visible,
     place::{self, State, keys_or_listed},
     prove::write,
     verify::count,
@@ -22,7 +21,10 @@ use crate::{
         reader::{self, LogFolder},
         verifier::note::Checkpoint,
     },
-    cli::output::{GOOD, Printer},
+    cli::{
+        output::{GOOD, Printer},
+        visible::visible,
+    },
 };
 
 /// What `consistency` takes.

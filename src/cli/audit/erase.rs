@@ -12,7 +12,6 @@ use serde_json::json;
 
 use super::{
     Failure, kept,
-    line::visible,
     place::{RecordId, State, log},
     prove::one,
 };
@@ -21,7 +20,10 @@ use crate::{
         index::Match,
         side::{Erase, Erased},
     },
-    cli::output::{DOUBT, GOOD, Printer, plural},
+    cli::{
+        output::{DOUBT, GOOD, Printer, plural},
+        visible::visible,
+    },
 };
 
 /// What `erase` takes.

@@ -12,13 +12,12 @@ use serde_json::json;
 
 use super::{
     Failure,
-    line::visible,
     place::{Located, RecordId, State, log},
     warn,
 };
 use crate::{
     audit::{index::Match, proof::prove},
-    cli::output::Printer,
+    cli::{output::Printer, visible::visible},
 };
 
 /// What `prove` takes.

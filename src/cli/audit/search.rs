@@ -8,13 +8,16 @@ use serde_json::json;
 use super::{
     Failure,
     filter::{FILTERS, FilterArguments},
-    line::{Lines, visible},
+    line::Lines,
     place::State,
     warn,
 };
 use crate::{
     audit::index::{CountBy, Index},
-    cli::output::{DIM, Printer},
+    cli::{
+        output::{DIM, Printer},
+        visible::visible,
+    },
 };
 
 /// What `search` takes.

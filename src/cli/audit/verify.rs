@@ -14,7 +14,6 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Failure,
-    line::visible,
     place::{State, keys_or_listed, keys_path},
 };
 use crate::{
@@ -22,7 +21,10 @@ use crate::{
         verifier::{Damage, LogReport, Progress, Report, Rule, Signatures, note::Key, verify},
         witness::{Seen, StateError, WitnessState},
     },
-    cli::output::{BAD, DIM, DOUBT, GOOD, Printer, plural},
+    cli::{
+        output::{BAD, DIM, DOUBT, GOOD, Printer, plural},
+        visible::visible,
+    },
 };
 
 /// What `verify` takes.
