@@ -53,6 +53,8 @@ pub struct App {
     pub warnings: Vec<Problem>,
     /// Who cosigns the record.
     witnesses: Vec<Witness>,
+    /// The way to what has to be given back.
+    egress: Egress,
     /// Where `callgate.yaml` says that the gate listens, so that no call goes there.
     _listener: Option<Registered>,
 }
@@ -81,8 +83,8 @@ impl App {
         let witnesses = witnesses(&record, &egress);
         let identity = server.map(|server| server.identity.clone()).unwrap_or_default();
         let identities = Identities::new(Arc::clone(&runs), &identity, &egress);
-        let gateway = Arc::new(Gateway::new(rules, runs, identities, audit, Backends::new(egress)));
-        Ok(Self { gateway, project, warnings: problems, witnesses, _listener: listener })
+        let gateway = Arc::new(Gateway::new(rules, runs, identities, audit, Backends::new(egress.clone())));
+        Ok(Self { gateway, project, warnings: problems, witnesses, egress, _listener: listener })
     }
 
     /// Begins to take the record to its witnesses: for a process that serves.
@@ -90,6 +92,11 @@ impl App {
     pub fn witnessing(&self) -> Option<Witnessing> {
         let witnesses = self.witnesses.clone();
         (!witnesses.is_empty()).then(|| self.gateway.audit().witnessed_by(witnesses))
+    }
+
+    /// Gives back what vaults have lent, once no call is left that uses it.
+    pub async fn give_back(&self) {
+        self.gateway.rules().routes.credentials().close(&self.egress).await;
     }
 }
 

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     credential::Lease,
-    egress::{Allowances, Egress, Way},
+    egress::{Allowances, ClientIdentity, Egress, Way},
     plan::OutgoingRequest,
 };
 
@@ -87,7 +87,13 @@ impl Backends {
     /// The backend of a service that is allowed this.
     #[must_use]
     pub fn within(&self, allowances: &Allowances) -> Backend {
-        Backend { way: self.egress.way(allowances) }
+        self.within_as(allowances, None)
+    }
+
+    /// The same, over connections on which the gate shows a certificate.
+    #[must_use]
+    pub fn within_as(&self, allowances: &Allowances, identity: Option<&ClientIdentity>) -> Backend {
+        Backend { way: self.egress.way_as(allowances, identity) }
     }
 
     /// The way out.

@@ -9,6 +9,7 @@
 mod allowance;
 mod client;
 mod header;
+mod identity;
 mod listener;
 mod metadata;
 mod range;
@@ -31,6 +32,7 @@ use crate::manifest::DnsSpec;
 pub(crate) use allowance::is_localhost;
 pub use allowance::{AllowanceError, Allowances};
 pub(crate) use header::{field_value, is_reserved};
+pub use identity::ClientIdentity;
 pub use listener::{Listeners, Registered};
 pub use range::Range;
 pub use refusal::EgressRefusal;
@@ -52,8 +54,11 @@ pub struct Egress {
     maker: ClientMaker,
     resolver: Resolver,
     listeners: Listeners,
-    ways: Arc<RwLock<HashMap<Allowances, Way>>>,
+    ways: Arc<RwLock<HashMap<WayKey, Way>>>,
 }
+
+/// What a way is for: what it is allowed, and as whom it is gone.
+type WayKey = (Allowances, Option<[u8; 32]>);
 
 /// Why there is no way out.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +87,12 @@ impl Egress {
         Self::with_timeout(None, connect_timeout).unwrap()
     }
 
+    /// Ways out to servers that one authority has vouched for.
+    #[cfg(test)]
+    pub(crate) fn trusting(authority: rustls::pki_types::CertificateDer<'static>) -> Self {
+        Self { maker: ClientMaker::trusting(authority), ..Self::with_timeout(None, CONNECT_TIMEOUT).unwrap() }
+    }
+
     fn with_timeout(dns: Option<&DnsSpec>, connect_timeout: Duration) -> Result<Self, EgressError> {
         Ok(Self {
             maker: ClientMaker::new(connect_timeout)?,
@@ -94,8 +105,15 @@ impl Egress {
     /// The way out of services that are allowed this. The same allowances get the same connections.
     #[must_use]
     pub fn way(&self, allowances: &Allowances) -> Way {
+        self.way_as(allowances, None)
+    }
+
+    /// The same, as somebody: the same certificate gets the same connections, and nobody else.
+    #[must_use]
+    pub fn way_as(&self, allowances: &Allowances, identity: Option<&ClientIdentity>) -> Way {
+        let key = (allowances.clone(), identity.map(ClientIdentity::digest));
         let ways = self.ways.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(way) = ways.get(allowances) {
+        if let Some(way) = ways.get(&key) {
             return way.clone();
         }
         drop(ways);
@@ -104,12 +122,12 @@ impl Egress {
             allowances: allowances.clone(),
             listeners: self.listeners.clone(),
         };
-        let way = Way::new(self.maker.clone(), judge);
+        let way = Way::new(self.maker.clone(), judge, identity.cloned());
         let mut ways = self.ways.write().unwrap_or_else(PoisonError::into_inner);
         if ways.len() >= WAYS_MAX {
             ways.clear();
         }
-        ways.entry(allowances.clone()).or_insert(way).clone()
+        ways.entry(key).or_insert(way).clone()
     }
 
     /// The gate's own listeners, which no way leads to.

@@ -4,6 +4,7 @@
 
 mod cases;
 mod clients;
+mod credential;
 mod egress;
 mod floors;
 mod identity;
@@ -12,6 +13,7 @@ mod names;
 mod path;
 mod problem;
 mod record;
+mod secret;
 mod server;
 mod tool;
 mod units;
@@ -20,6 +22,10 @@ mod yaml;
 pub use cases::{Case, CasesFile, Denial, DenyStage, Expectation};
 pub use clients::{
     AttributeKind, AttributeSpec, CertificateSpec, ClientLimits, ClientSpec, ClientsFile, KeySpec, TokenSpec,
+};
+pub use credential::{
+    ClientAuth, ClientCredentialsSpec, CredentialKind, CredentialSpec, OwnAlgorithm, SubjectSpec,
+    TokenExchangeSpec, TokenRequestSpec, TokenScopes, WrittenUrl,
 };
 pub use egress::{DnsServer, DnsSpec, EgressSpec, Network, NetworkError};
 pub use floors::{Floor, FloorsFile, Unlisted};
@@ -30,17 +36,16 @@ pub use identity::{
 pub use listener::{HttpListener, WebHost, WebNameError, WebOrigin};
 pub use names::{
     AttributeName, ClientName, CredentialName, GroupName, IssuerName, KeyId, Label, NameError, RoleName,
-    Scope, ServiceName, ToolName,
+    Scope, ServiceName, ToolName, VaultName,
 };
 pub use path::{PathError, PathTemplate, Segment};
 pub use problem::{Place, Problem, Severity, Source, join_pointer};
 pub use record::{BodiesSpec, LogOrigin, RecordSpec, ToolRecord, WitnessSpec};
-pub use server::{
-    BaseUrl, CredentialKind, CredentialSpec, Listen, SecretRef, ServerFile, ServiceSpec, StdioListener,
-};
+pub use secret::{AppRoleSpec, SecretRef, VaultPath, VaultRef, VaultSpec};
+pub use server::{BaseUrl, Listen, ServerFile, ServiceSpec, StdioListener};
 pub use tool::{
-    BackendSpec, Binding, Deliberate, Effects, Example, HttpBackend, HttpMethod, Reach, TextRule, TextRules,
-    ToolLimits, ToolManifest, Undo, Yields,
+    BackendSpec, Binding, CredentialChoice, Deliberate, Effects, Example, HttpBackend, HttpMethod, Reach,
+    TextRule, TextRules, ToolLimits, ToolManifest, Undo, Yields,
 };
 pub use units::{Age, ByteSize, Rate, TimeSpan, UnitError};
 pub use yaml::{Positions, position, read, read_value};

@@ -3,6 +3,7 @@
 //! Everything that does not change from call to call is worked out here, once,
 //! and everything that is wrong with the files is found here, all at once.
 
+mod credentials;
 mod egress;
 mod identity;
 mod keywords;
@@ -20,13 +21,12 @@ use serde_json::{Map, Value};
 use crate::{
     backend::{CallLimits, Route, Routes},
     catalog::{Catalog, Tool, definition_digest, labels_of},
-    credential::{CredentialError, Credentials},
+    credential::{CredentialError, Credentials, Holder, LiveSecrets},
     egress::Allowances,
     identity::Clients,
     manifest::{
-        BackendSpec, CasesFile, ClientsFile, CredentialName, FloorsFile, Place, Problem, ServerFile,
-        ServiceSpec, Severity, Source, TimeSpan, ToolLimits, ToolManifest, ToolName, Unlisted, join_pointer,
-        read_value,
+        BackendSpec, CasesFile, ClientsFile, FloorsFile, Place, Problem, ServerFile, ServiceSpec, Severity,
+        Source, TimeSpan, ToolLimits, ToolManifest, ToolName, Unlisted, join_pointer, read_value,
     },
     output::{Checked, OutputRule, OutputRules, Shape},
     plan::{Plan, Plans},
@@ -101,6 +101,7 @@ impl Rules {
         lint::references(files, &mut problems);
         egress::check(files, &mut problems);
         identity::check(files, &mut problems);
+        credentials::check(files, &mut problems);
         shown::check(files, &mut problems);
         let policies = build_policies(files, &mut problems);
         let (credentials, found) = read_credentials(files, base, secrets);
@@ -283,7 +284,7 @@ fn route(
     let allowances = Allowances::new(&service.egress).ok()?; // what is wrong is a problem of the service
     match Plan::compile(http, &service.url, &manifest.input) {
         Ok(plan) => {
-            lint::clash(files, source, manifest, &plan, problems);
+            credentials::clash(files, source, manifest, &plan, problems);
             let limits = limits(service, manifest.limits);
             Some((plan, Route { limits, allowances, credential: manifest.credential.clone() }))
         }
@@ -339,13 +340,17 @@ fn build_policies(files: &Files, problems: &mut Vec<Problem>) -> Option<Policies
 
 fn read_credentials(files: &Files, base: &Path, secrets: Secrets) -> (Credentials, Vec<Problem>) {
     let (source, server) = &files.server;
+    let live = LiveSecrets::default();
     if secrets == Secrets::Unread {
-        return (Credentials::resolve(&BTreeMap::new(), base).0, Vec::new());
+        return (Credentials::resolve(&BTreeMap::new(), &BTreeMap::new(), base, &live).0, Vec::new());
     }
-    let (credentials, errors) = Credentials::resolve(&server.credentials, base);
-    let problem = |(name, error): (CredentialName, CredentialError)| {
-        let place = Place::Pointer(format!("{}/as", join_pointer("/credentials", name.as_str())));
-        Problem::error(source, place, error.to_string())
+    let (credentials, errors) = Credentials::resolve(&server.credentials, &server.vaults, base, &live);
+    let problem = |(holder, error): (Holder, CredentialError)| {
+        let pointer = match holder {
+            Holder::Credential(name) => format!("{}/as", join_pointer("/credentials", name.as_str())),
+            Holder::Vault(name) => join_pointer("/vaults", name.as_str()),
+        };
+        Problem::error(source, Place::Pointer(pointer), error.to_string())
     };
     (credentials, errors.into_iter().map(problem).collect())
 }

@@ -187,6 +187,8 @@ struct Record<'a> {
     count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    credential_refreshed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     cut: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -327,6 +329,7 @@ impl<'a> Record<'a> {
         self.arguments_digest = facts.arguments_digest.as_deref();
         self.caller = facts.caller.as_ref();
         self.credential = facts.credential.as_deref();
+        self.credential_refreshed = facts.credential_refreshed;
         self.decision = facts.decision.as_ref();
         self.decision_input_digest = facts.decision_input_digest.as_deref();
         self.dropped = facts.dropped;

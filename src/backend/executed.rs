@@ -1,16 +1,16 @@
 //! The door of the backend stage.
 
-use std::{collections::HashMap, net::SocketAddr, ops::Deref};
+use std::{collections::HashMap, net::SocketAddr, ops::Deref, time::Instant};
 
 use serde_json::Value;
 
-use super::{Answer, BackendError, Backends, CallLimits};
+use super::{Answer, BackendError, Backends, CallLimits, TimeLimit};
 use crate::{
     audit::Committed,
     call::{AnswerFacts, Facts, Outcome, Passed, Refusal, Stage},
-    credential::{CredentialError, Credentials},
+    credential::{CredentialError, Credentials, Lease, LeaseRequest},
     egress::Allowances,
-    manifest::{CredentialName, Effects, ServiceName, ToolName},
+    manifest::{CredentialChoice, CredentialName, Effects, ServiceName, ToolName},
     runs::StandingError,
 };
 
@@ -20,6 +20,8 @@ pub struct Executed {
     committed: Committed,
     answer: Answer,
     credential: Option<CredentialName>,
+    /// Whether the service refused the credential first, and took it once it was got anew.
+    is_refreshed: bool,
 }
 
 impl Executed {
@@ -52,6 +54,7 @@ impl Passed for Executed {
     const STAGE: Stage = Stage::Backend;
     fn describe(&self, facts: &mut Facts) {
         facts.credential = self.credential.as_ref().map(ToString::to_string);
+        facts.credential_refreshed = self.is_refreshed;
         facts.answer = Some(AnswerFacts {
             service: self.tool().manifest().backend.service().to_string(),
             status: Some(self.answer.status),
@@ -73,6 +76,8 @@ pub enum ExecuteError {
         effects: Effects,
         /// The credential that went along.
         credential: Option<CredentialName>,
+        /// Whether the credential was got anew for a second try, which this is the end of.
+        is_refreshed: bool,
         /// Why.
         source: BackendError,
     },
@@ -97,7 +102,7 @@ impl Refusal for ExecuteError {
     fn code(&self) -> &'static str {
         match self {
             Self::Backend { source, .. } => source.code(),
-            Self::Credential(_) => "credential",
+            Self::Credential(error) => error.code(),
             Self::Fallen(_) => "revoked",
             Self::NoRoute { .. } => "no_route",
         }
@@ -123,12 +128,13 @@ impl Refusal for ExecuteError {
         }
     }
     fn describe(&self, facts: &mut Facts) {
-        if let Self::Backend { service, source, credential, .. } = self {
+        if let Self::Backend { service, source, credential, is_refreshed, .. } = self {
             let status = match source {
                 BackendError::Status { code } | BackendError::Redirected { code } => Some(*code),
                 _ => None,
             };
             facts.credential = credential.as_ref().map(ToString::to_string);
+            facts.credential_refreshed = *is_refreshed;
             facts.answer =
                 Some(AnswerFacts { service: service.to_string(), status, peer: None, bytes: None });
         }
@@ -149,8 +155,8 @@ pub struct Route {
     pub limits: CallLimits,
     /// Where its calls may go besides public addresses.
     pub allowances: Allowances,
-    /// The credential that goes along.
-    pub credential: Option<CredentialName>,
+    /// The credentials that go along.
+    pub credential: Option<CredentialChoice>,
 }
 
 impl Routes {
@@ -159,33 +165,112 @@ impl Routes {
     pub fn new(tools: HashMap<ToolName, Route>, credentials: Credentials) -> Self {
         Self { tools, credentials }
     }
+
+    /// The credentials.
+    #[must_use]
+    pub const fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+}
+
+impl Route {
+    /// The credential that goes with a client's calls.
+    fn credential(&self, tool: &ToolName, client: &str) -> Result<Option<&CredentialName>, CredentialError> {
+        let Some(choice) = &self.credential else { return Ok(None) };
+        let missing = || CredentialError::NotForClient { tool: tool.clone(), client: client.to_owned() };
+        choice.of(client).ok_or_else(missing).map(Some)
+    }
 }
 
 impl Backends {
-    /// Carries out a call that is on record, on the credential of its tool alone.
+    /// Carries out a call that is on record, on the credential of its tool and client alone.
     ///
     /// # Errors
     /// When no usable answer came; the error says whether something may have happened.
     pub async fn execute(&self, routes: &Routes, committed: Committed) -> Result<Executed, ExecuteError> {
         let manifest = committed.tool().manifest();
-        let (name, service) = (&manifest.tool, manifest.backend.service());
-        let route = routes.tools.get(name).ok_or_else(|| ExecuteError::NoRoute { tool: name.clone() })?;
-        let credential = route.credential.clone();
-        let lease = match &credential {
-            Some(credential) => Some(routes.credentials.lease(name, service, credential)?),
+        let (tool, service) = (&manifest.tool, manifest.backend.service());
+        let client = committed.caller().client().name().as_str();
+        let route = routes.tools.get(tool).ok_or_else(|| ExecuteError::NoRoute { tool: tool.clone() })?;
+        let deadline = Instant::now() + route.limits.timeout;
+        let credential = route.credential(tool, client)?.cloned();
+        let request = credential.as_ref().map(|name| {
+            let user = user(&committed);
+            LeaseRequest { tool, service, name, client, user, deadline }
+        });
+        let lease = match request {
+            Some(request) => Some(self.lease(&routes.credentials, request, &committed).await?),
             None => None,
         };
-        let backend = self.within(&route.allowances);
-        // The last look before the request leaves: what came before may have taken long.
-        committed.still_stands()?;
-        match backend.carry_out(committed.request(), lease.as_ref(), route.limits, &committed.cancel).await {
-            Ok(answer) => Ok(Executed { committed, answer, credential }),
+        let mut is_refreshed = false;
+        let mut outcome = self.attempt(&committed, route, lease.as_ref(), deadline).await?;
+        if let (Err(BackendError::Status { code: 401 }), Some(lease), Some(request)) =
+            (&outcome, &lease, request)
+        {
+            let may_repeat = manifest.idempotent || manifest.effects == Effects::Read;
+            if !may_repeat {
+                routes.credentials.reject(lease);
+            } else if let Some(renewed) = routes.credentials.renew(&self.egress, request, lease).await {
+                is_refreshed = true;
+                outcome = self.attempt(&committed, route, Some(&renewed), deadline).await?;
+            }
+        }
+        match outcome {
+            Ok(answer) => Ok(Executed { committed, answer, credential, is_refreshed }),
             Err(source) => Err(ExecuteError::Backend {
                 service: service.clone(),
                 effects: manifest.effects,
                 credential,
+                is_refreshed,
                 source,
             }),
         }
     }
+
+    /// Waits for a credential, unless the caller gives up.
+    async fn lease(
+        &self,
+        credentials: &Credentials,
+        request: LeaseRequest<'_>,
+        committed: &Committed,
+    ) -> Result<Lease, ExecuteError> {
+        tokio::select! {
+            biased;
+            lease = credentials.lease(&self.egress, request) => Ok(lease?),
+            () = committed.cancel.cancelled() => Err(ExecuteError::Backend {
+                service: request.service.clone(),
+                effects: committed.tool().manifest().effects,
+                credential: None,
+                is_refreshed: false,
+                source: BackendError::Cancelled { sent: false },
+            }),
+        }
+    }
+
+    /// Sends the request once, in what is left of the call's time. The outer error is for a request that did not leave.
+    async fn attempt(
+        &self,
+        committed: &Committed,
+        route: &Route,
+        lease: Option<&Lease>,
+        deadline: Instant,
+    ) -> Result<Result<Answer, BackendError>, ExecuteError> {
+        let backend = self.within_as(&route.allowances, lease.and_then(Lease::identity));
+        let whole = route.limits;
+        let left = CallLimits { timeout: deadline.saturating_duration_since(Instant::now()), ..whole };
+        // The last look before the request leaves: what came before may have taken long.
+        committed.still_stands()?;
+        let outcome = backend.carry_out(committed.request(), lease, left, &committed.cancel).await;
+        Ok(outcome.map_err(|error| match error {
+            BackendError::TimedOut { limit: TimeLimit::Total, sent, .. } => {
+                BackendError::TimedOut { limit: TimeLimit::Total, after: whole.timeout, sent }
+            }
+            error => error,
+        }))
+    }
+}
+
+/// The user that a call is made for: the issuer, and the subject there.
+fn user(committed: &Committed) -> Option<(&str, &str)> {
+    committed.caller().user().map(|user| (user.issuer.as_str(), user.subject.as_str()))
 }

@@ -30,6 +30,8 @@ pub struct Facts {
     pub judged: Option<Arc<Judged>>,
     /// The name of the credential that went with the request.
     pub credential: Option<String>,
+    /// Whether the service refused the credential, and it was got anew for a second try.
+    pub credential_refreshed: bool,
     /// What the backend did.
     pub answer: Option<AnswerFacts>,
     /// A salted digest of the released answer.

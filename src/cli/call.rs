@@ -67,6 +67,7 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
             running.await
         }
     };
+    app.give_back().await;
     app.gateway.audit().close();
     match reply {
         Ok(reply) => print(printer, &reply),

@@ -79,8 +79,9 @@ async fn open(printer: &Printer, config: &Path, kind: &'static str) -> Result<Ap
     Ok(app)
 }
 
-/// Publishes the end of the log, and takes it to the witnesses.
+/// Gives back what was lent, publishes the end of the log, and takes it to the witnesses.
 async fn close(app: &App, witnessing: Option<Witnessing>) {
+    app.give_back().await;
     app.gateway.audit().close();
     if let Some(witnessing) = witnessing {
         witnessing.finish().await;

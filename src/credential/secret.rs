@@ -12,21 +12,35 @@ use secrecy::{ExposeSecret, SecretString};
 use super::CredentialError;
 use crate::manifest::SecretRef;
 
-/// How many bytes a secret may have: what servers take in one header field.
-const SECRET_BYTES_MAX: usize = 8 * 1024;
+/// How many bytes a secret may have. Servers take 8 KiB in one header field; chains of certificates are longer.
+const SECRET_BYTES_MAX: usize = 64 * 1024;
+
+/// How the environment is read.
+pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// Reads a secret, without the newline that editors put at the end of a file.
 pub(super) fn read(
     reference: &SecretRef,
     base_dir: &Path,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
 ) -> Result<SecretString, CredentialError> {
-    let bytes = match reference {
-        SecretRef::Env(variable) => environment(variable)
-            .ok_or_else(|| CredentialError::NotSet { variable: variable.clone() })?
-            .into_encoded_bytes(),
-        SecretRef::File(path) => read_file(&base_dir.join(path))?,
-    };
+    match reference {
+        SecretRef::Env(variable) => {
+            let value = environment(variable)
+                .ok_or_else(|| CredentialError::NotSet { variable: variable.clone() })?;
+            text(reference, value.into_encoded_bytes())
+        }
+        SecretRef::File(path) => read_file_secret(reference, &base_dir.join(path)),
+        SecretRef::Vault(_) => Err(CredentialError::InVault { reference: reference.clone() }),
+    }
+}
+
+/// Reads the secret of a file, which is at `path`.
+pub(super) fn read_file_secret(reference: &SecretRef, path: &Path) -> Result<SecretString, CredentialError> {
+    text(reference, read_file(path)?)
+}
+
+fn text(reference: &SecretRef, bytes: Vec<u8>) -> Result<SecretString, CredentialError> {
     if bytes.len() > SECRET_BYTES_MAX {
         return Err(CredentialError::TooLong { reference: reference.clone(), bytes_max: SECRET_BYTES_MAX });
     }
@@ -122,7 +136,7 @@ mod tests {
     fn a_secret_of_megabytes_is_refused() {
         insta::assert_snapshot!(
             from_environment(&"s".repeat(SECRET_BYTES_MAX + 1)).unwrap_err(),
-            @"the secret at `env:KEY` is longer than 8192 bytes"
+            @"the secret at `env:KEY` is longer than 65536 bytes"
         );
     }
 

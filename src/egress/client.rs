@@ -3,14 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use reqwest::{Client, redirect, retry};
+#[cfg(test)]
+use rustls::client::WebPkiServerVerifier;
 use rustls::{
     ClientConfig,
-    client::Resumption,
+    client::{Resumption, danger::ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
 };
 use rustls_platform_verifier::Verifier;
 
-use super::{EgressError, resolver::PortJudge};
+use super::{ClientIdentity, EgressError, resolver::PortJudge};
 
 /// How long an unused connection is kept. Short, since a server that closes an
 /// idle connection while a request is on its way leaves that request's fate open.
@@ -41,18 +43,44 @@ impl ClientMaker {
         let provider = CryptoProvider::get_default().cloned();
         let provider = provider.unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
         let verifier = Verifier::new(Arc::clone(&provider))?;
+        Self::verifying(connect_timeout, provider, Arc::new(verifier))
+    }
+
+    /// Trusts what one authority has signed.
+    #[cfg(test)]
+    pub(super) fn trusting(authority: rustls::pki_types::CertificateDer<'static>) -> Self {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(authority).unwrap();
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+        Self::verifying(Duration::from_secs(3), provider, verifier.unwrap()).unwrap()
+    }
+
+    fn verifying(
+        connect_timeout: Duration,
+        provider: Arc<CryptoProvider>,
+        verifier: Arc<dyn ServerCertVerifier>,
+    ) -> Result<Self, EgressError> {
         let mut tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous() // that is, with a verifier of our choice: the system's
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         tls.alpn_protocols = vec!["h2".into(), "http/1.1".into()];
         Ok(Self { tls: Arc::new(tls), connect_timeout })
     }
 
-    /// A client that connects only to addresses that `judge` gives it.
-    pub(super) fn client(&self, judge: PortJudge) -> Result<Client, reqwest::Error> {
+    /// A client that connects only to addresses that `judge` gives it, and shows this certificate.
+    pub(super) fn client(
+        &self,
+        judge: PortJudge,
+        identity: Option<&ClientIdentity>,
+    ) -> Result<Client, reqwest::Error> {
         let mut tls = ClientConfig::clone(&self.tls);
+        if let Some(identity) = identity {
+            tls.client_auth_cert_resolver = identity.resolver();
+        }
         tls.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_MAX);
         Client::builder()
             .tls_backend_preconfigured(tls)

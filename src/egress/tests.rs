@@ -1,6 +1,7 @@
 //! A canary that counts connections, and names that lie.
 
 mod dns;
+mod identity;
 
 use std::{
     net::SocketAddr,

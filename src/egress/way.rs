@@ -11,7 +11,7 @@ use reqwest::{Client, Request, Response};
 use url::{Host, Position, Url};
 
 use super::{
-    EgressRefusal,
+    ClientIdentity, EgressRefusal,
     client::ClientMaker,
     resolver::{Judge, PortJudge, ResolveError},
 };
@@ -24,6 +24,7 @@ pub struct Way(Arc<Inner>);
 struct Inner {
     maker: ClientMaker,
     judge: Arc<Judge>,
+    identity: Option<ClientIdentity>,
     /// One client for each origin, by `scheme://host:port`: a client's resolver learns no port, and the
     /// connections of one origin can be dropped without those of another.
     clients: RwLock<HashMap<Box<str>, Client>>,
@@ -45,8 +46,8 @@ pub(crate) enum SendError {
 }
 
 impl Way {
-    pub(super) fn new(maker: ClientMaker, judge: Judge) -> Self {
-        Self(Arc::new(Inner { maker, judge: Arc::new(judge), clients: RwLock::default() }))
+    pub(super) fn new(maker: ClientMaker, judge: Judge, identity: Option<ClientIdentity>) -> Self {
+        Self(Arc::new(Inner { maker, judge: Arc::new(judge), identity, clients: RwLock::default() }))
     }
 
     /// Sends one request, once, and waits for the head of its answer.
@@ -107,7 +108,7 @@ impl Way {
         }
         drop(clients);
         let resolver = PortJudge { judge: Arc::clone(&self.0.judge), port };
-        let client = self.0.maker.client(resolver)?;
+        let client = self.0.maker.client(resolver, self.0.identity.as_ref())?;
         let mut clients = self.0.clients.write().unwrap_or_else(PoisonError::into_inner);
         Ok(clients.entry(origin.into()).or_insert(client).clone())
     }

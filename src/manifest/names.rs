@@ -134,6 +134,13 @@ name!(
     |text| bounded(text, 64, word)
 );
 name!(
+    /// A vault named in `callgate.yaml`.
+    VaultName,
+    "a vault name: 1 to 64 of `A-Z a-z 0-9 _ . -`",
+    "^[A-Za-z0-9_.-]{1,64}$",
+    |text| bounded(text, 64, word)
+);
+name!(
     /// A credential named in `callgate.yaml`.
     CredentialName,
     "a credential name: 1 to 64 of `A-Z a-z 0-9 _ . -`",

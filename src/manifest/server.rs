@@ -1,19 +1,14 @@
 //! `callgate.yaml`: what the operator sets.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::Url;
 
 use super::{
-    ByteSize, ClientName, CredentialName, DnsSpec, EgressSpec, HttpListener, IdentitySpec, RecordSpec,
-    ServiceName, TimeSpan, ToolName,
+    ByteSize, ClientName, CredentialName, CredentialSpec, DnsSpec, EgressSpec, HttpListener, IdentitySpec,
+    RecordSpec, ServiceName, TimeSpan, VaultName, VaultSpec,
 };
 
 /// The server, the services behind it, and the credentials it holds for them.
@@ -48,6 +43,9 @@ pub struct ServerFile {
     /// The services that tools call, by name.
     #[serde(default)]
     pub services: BTreeMap<ServiceName, ServiceSpec>,
+    /// The vaults that secrets are read from, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vaults: BTreeMap<VaultName, VaultSpec>,
     /// The credentials that calls carry, by name.
     #[serde(default)]
     pub credentials: BTreeMap<CredentialName, CredentialSpec>,
@@ -125,121 +123,6 @@ const fn default_response() -> ByteSize {
     ByteSize::from_kib(256)
 }
 
-/// A credential: where its secret is, and whom it may serve.
-#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct CredentialSpec {
-    /// The only service it is sent to.
-    pub service: ServiceName,
-    /// The tools that may use it.
-    pub tools: Vec<ToolName>,
-    /// How it is shown to the service.
-    #[serde(rename = "as")]
-    pub kind: CredentialKind,
-}
-
-/// How a credential is shown to a service.
-#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
-pub enum CredentialKind {
-    /// `Authorization: Bearer` (RFC 6750 §2.1).
-    Bearer {
-        /// The token.
-        secret: SecretRef,
-    },
-    /// `Authorization: Basic` (RFC 7617).
-    Basic {
-        /// The user's name.
-        username: String,
-        /// The password.
-        secret: SecretRef,
-    },
-    /// A header of the service's own.
-    Header {
-        /// The header's name.
-        name: String,
-        /// Its value.
-        secret: SecretRef,
-    },
-    /// A query parameter.
-    Query {
-        /// The parameter's name.
-        name: String,
-        /// Its value.
-        secret: SecretRef,
-    },
-}
-
-impl CredentialKind {
-    /// Where the secret is.
-    #[must_use]
-    pub const fn secret(&self) -> &SecretRef {
-        match self {
-            Self::Bearer { secret }
-            | Self::Basic { secret, .. }
-            | Self::Header { secret, .. }
-            | Self::Query { secret, .. } => secret,
-        }
-    }
-}
-
-/// Where a secret is: never the secret itself.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum SecretRef {
-    /// An environment variable.
-    Env(String),
-    /// A file, relative to `callgate.yaml`.
-    File(PathBuf),
-}
-
-impl SecretRef {
-    fn parse(text: &str) -> Option<Self> {
-        let (kind, rest) = text.split_once(':').filter(|(_, rest)| !rest.is_empty())?;
-        match kind {
-            "env" => Some(Self::Env(rest.to_owned())),
-            "file" => Some(Self::File(Path::new(rest).to_owned())),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for SecretRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Env(name) => write!(f, "env:{name}"),
-            Self::File(path) => write!(f, "file:{}", path.display()),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for SecretRef {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The text is not repeated: somebody may have written a secret here.
-        Self::parse(&String::deserialize(deserializer)?).ok_or_else(|| {
-            de::Error::custom("a secret is named by `env:NAME` or `file:PATH`, never written here")
-        })
-    }
-}
-
-impl Serialize for SecretRef {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl JsonSchema for SecretRef {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "SecretRef".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "string",
-            "pattern": "^(env|file):.+$",
-            "description": "Where a secret is: `env:NAME` or `file:PATH`."
-        })
-    }
-}
-
 /// An `http` or `https` URL without credentials, query or fragment.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BaseUrl(Url);
@@ -298,12 +181,6 @@ impl JsonSchema for BaseUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_written_secret_is_refused_and_not_repeated() {
-        let refusal = serde_json::from_value::<SecretRef>("s3cr3t".into()).unwrap_err().to_string();
-        insta::assert_snapshot!(refusal, @"a secret is named by `env:NAME` or `file:PATH`, never written here");
-    }
 
     #[test]
     fn a_service_url_carries_no_credentials() {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ByteSize, ClientName, CredentialName, Expectation, Rate, Scope, ServiceName, TimeSpan, ToolName,
-    ToolRecord, path::PathTemplate,
+    ToolRecord, join_pointer, path::PathTemplate,
 };
 
 /// One tool: what a client sees of it, and how the gate carries its calls out.
@@ -48,7 +48,7 @@ pub struct ToolManifest {
     pub backend: BackendSpec,
     /// The credential of `callgate.yaml` that calls carry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub credential: Option<CredentialName>,
+    pub credential: Option<CredentialChoice>,
     /// Bounds on each call.
     #[serde(default)]
     pub limits: ToolLimits,
@@ -266,6 +266,102 @@ impl JsonSchema for Binding {
                 { "type": "array", "items": { "type": "string" }, "description": "Arguments, each under its own name." },
                 { "type": "object", "additionalProperties": { "type": "string" }, "description": "The name outside, and the argument." }
             ]
+        })
+    }
+}
+
+/// Which credential goes along: one for everybody, or one by client.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CredentialChoice {
+    /// One for everybody.
+    One(CredentialName),
+    /// One by client.
+    ByClient {
+        /// For the clients that are not named. Left out, they may not call.
+        default: Option<CredentialName>,
+        /// For those that are.
+        clients: BTreeMap<ClientName, CredentialName>,
+    },
+}
+
+impl CredentialChoice {
+    /// The credential that goes with a client's calls.
+    #[must_use]
+    pub fn of(&self, client: &str) -> Option<&CredentialName> {
+        match self {
+            Self::One(name) => Some(name),
+            Self::ByClient { default, clients } => clients.get(client).or(default.as_ref()),
+        }
+    }
+
+    /// All credentials that it names, each with the client it is for and its place below `/credential`.
+    #[must_use]
+    pub fn named(&self) -> Vec<(String, Option<&ClientName>, &CredentialName)> {
+        match self {
+            Self::One(name) => vec![(String::new(), None, name)],
+            Self::ByClient { default, clients } => {
+                let default = default.iter().map(|name| ("/default".to_owned(), None, name));
+                let clients = clients
+                    .iter()
+                    .map(|(client, name)| (join_pointer("/for", client.as_str()), Some(client), name));
+                default.chain(clients).collect()
+            }
+        }
+    }
+}
+
+/// How a choice by client is written.
+#[derive(Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ByClient {
+    /// The credential of the clients that are not named. Left out, they may not call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    default: Option<CredentialName>,
+    /// The credentials of those that are.
+    #[serde(rename = "for")]
+    clients: BTreeMap<ClientName, CredentialName>,
+}
+
+impl<'de> Deserialize<'de> for CredentialChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = CredentialChoice;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the name of a credential, or `{ default: NAME, for: { CLIENT: NAME } }`")
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<CredentialChoice, E> {
+                CredentialName::parse(name).map(CredentialChoice::One).map_err(E::custom)
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<CredentialChoice, A::Error> {
+                let ByClient { default, clients } =
+                    ByClient::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(CredentialChoice::ByClient { default, clients })
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl Serialize for CredentialChoice {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::One(name) => name.serialize(serializer),
+            Self::ByClient { default, clients } => {
+                ByClient { default: default.clone(), clients: clients.clone() }.serialize(serializer)
+            }
+        }
+    }
+}
+
+impl JsonSchema for CredentialChoice {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CredentialChoice".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Which credential goes along: one for everybody, or one by client.",
+            "oneOf": [generator.subschema_for::<CredentialName>(), generator.subschema_for::<ByClient>()]
         })
     }
 }

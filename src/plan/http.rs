@@ -166,7 +166,11 @@ impl Plan {
     pub fn clash(&self, credential: &CredentialKind) -> Option<&str> {
         match credential {
             // No argument sets `Authorization`.
-            CredentialKind::Bearer { .. } | CredentialKind::Basic { .. } => None,
+            CredentialKind::Bearer { .. }
+            | CredentialKind::Basic { .. }
+            | CredentialKind::ClientCredentials(_)
+            | CredentialKind::TokenExchange(_)
+            | CredentialKind::Certificate { .. } => None,
             CredentialKind::Header { name: theirs, .. } => {
                 let mut ours = self.headers.iter().map(|(name, _)| name.as_str());
                 ours.find(|name| name.eq_ignore_ascii_case(theirs))

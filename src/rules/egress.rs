@@ -83,8 +83,8 @@ pub(super) fn check_way(
 ) {
     match Allowances::new(egress) {
         Err(errors) => problems.extend(errors.into_iter().map(|error| {
-            let (key, at) = error.place();
-            let place = Place::Pointer(format!("{pointer}/egress/{key}/{at}"));
+            let (list, at) = error.place();
+            let place = Place::Pointer(format!("{pointer}/egress/{list}/{at}"));
             Problem::error(source, place, error.to_string())
         })),
         Ok(allowances) => {

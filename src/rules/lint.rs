@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::{Files, keywords, shown};
+use super::{Files, credentials, keywords, shown};
 use crate::{
     catalog::{Catalog, LABEL_KEYWORD},
     identity::Clients,
@@ -12,7 +12,7 @@ use crate::{
         BackendSpec, Deliberate, Effects, HttpBackend, Label, Place, Problem, Source, ToolManifest, Undo,
         join_pointer,
     },
-    plan::{Plan, urls_unsaid},
+    plan::urls_unsaid,
     schema::{self, Unbounded},
 };
 
@@ -161,7 +161,7 @@ pub(super) fn references(files: &Files, problems: &mut Vec<Problem>) {
                 problem.help(format!("name it under `services:` in `{}`", files.server.0.path.display())),
             );
         }
-        credential(files, source, manifest, problems);
+        credentials::choice(files, source, manifest, problems);
         for (at, example) in manifest.examples.iter().enumerate() {
             if !files.clients.1.clients.contains_key(&example.client) {
                 let place = Place::Pointer(format!("/examples/{at}/client"));
@@ -203,50 +203,6 @@ pub(super) fn references(files: &Files, problems: &mut Vec<Problem>) {
             }
             Some(_) => {}
         }
-    }
-}
-
-fn credential(files: &Files, source: &Source, manifest: &ToolManifest, problems: &mut Vec<Problem>) {
-    let Some(name) = &manifest.credential else { return };
-    let place = Place::Pointer("/credential".into());
-    let path = files.server.0.path.display();
-    match files.server.1.credentials.get(name) {
-        None => {
-            let problem = Problem::error(source, place, format!("there is no credential `{name}`"));
-            problems.push(problem.help(format!("name it under `credentials:` in `{path}`")));
-        }
-        Some(spec) if !spec.tools.contains(&manifest.tool) => {
-            let problem = Problem::error(
-                source,
-                place,
-                format!("the credential `{name}` does not list `{}`", manifest.tool),
-            );
-            problems.push(problem.help(format!("add it to the credential's `tools` in `{path}`")));
-        }
-        Some(spec) if spec.service != *manifest.backend.service() => {
-            let message = format!("the credential `{name}` belongs to the service `{}`", spec.service);
-            problems.push(Problem::error(source, place, message));
-        }
-        Some(_) => {}
-    }
-}
-
-/// An argument and the credential of a tool that would set the same header or parameter.
-pub(super) fn clash(
-    files: &Files,
-    source: &Source,
-    manifest: &ToolManifest,
-    plan: &Plan,
-    problems: &mut Vec<Problem>,
-) {
-    let credential = manifest.credential.as_ref();
-    let Some((name, spec)) = credential.and_then(|name| files.server.1.credentials.get_key_value(name))
-    else {
-        return; // a missing one is a problem of its own
-    };
-    if let Some(place) = plan.clash(&spec.kind) {
-        let message = format!("`{place}` is set by the credential `{name}`, and by an argument too");
-        problems.push(Problem::error(source, Place::Pointer("/backend/http".into()), message));
     }
 }
 

@@ -21,6 +21,7 @@ mod served;
 mod costly;
 mod denials;
 mod bypasses;
+mod credentials;
 mod egress;
 mod help;
 mod hiding;

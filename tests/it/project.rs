@@ -13,6 +13,7 @@ pub(crate) struct Project {
     floors: Value,
     cedar: String,
     listener: Value,
+    server: Map<String, Value>,
 }
 
 /// The key of a client of `Project::client`.
@@ -70,6 +71,7 @@ impl Project {
             floors,
             cedar: String::new(),
             listener: json!({}),
+            server: Map::new(),
         }
     }
 
@@ -111,6 +113,12 @@ impl Project {
         self
     }
 
+    /// Sets another key of `callgate.yaml`.
+    pub(crate) fn server(mut self, key: &str, value: Value) -> Self {
+        self.server.insert(key.to_owned(), value);
+        self
+    }
+
     /// Writes the files. The service `api` is at one address, `closed` at the other.
     pub(crate) fn write(&self, folder: &Path, api: SocketAddr, closed: SocketAddr) {
         let write = |name: &str, text: String| fs::write(folder.join(name), text).unwrap();
@@ -127,6 +135,7 @@ impl Project {
             }
         });
         server["services"].as_object_mut().unwrap().extend(self.services.clone());
+        server.as_object_mut().unwrap().extend(self.server.clone());
         write("callgate.yaml", server.to_string());
         for (at, tool) in self.tools.iter().enumerate() {
             write(&format!("tools/{at}.yaml"), tool.to_string());

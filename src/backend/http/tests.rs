@@ -5,7 +5,7 @@ mod reuse;
 mod servers;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -22,7 +22,7 @@ use crate::{
         Answer, Backend, BackendError, Backends, CallLimits, TimeLimit,
         contract::{self, Behaviour, SECRET, Subject},
     },
-    credential::{Credentials, Lease},
+    credential::{Credentials, Lease, LeaseRequest, LiveSecrets},
     egress::{Allowances, Egress},
     manifest::{BaseUrl, EgressSpec, HttpBackend},
     plan::Plan,
@@ -78,7 +78,7 @@ async fn get_raw(answer: impl Into<Vec<u8>>) -> Result<Answer, BackendError> {
     get(&raw::answers(answer.into()).await).await
 }
 
-fn lease(kind: Value) -> Lease {
+async fn lease(kind: Value) -> Lease {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
     std::fs::write(&path, format!("{SECRET}\n")).unwrap();
@@ -88,12 +88,22 @@ fn lease(kind: Value) -> Lease {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
     let specs = json!({ "key": { "service": "orders", "tools": ["orders.get"], "as": kind } });
-    let (credentials, problems) =
-        Credentials::resolve(&serde_json::from_value(specs).unwrap(), folder.path());
+    let (credentials, problems) = Credentials::resolve(
+        &serde_json::from_value(specs).unwrap(),
+        &BTreeMap::new(),
+        folder.path(),
+        &LiveSecrets::default(),
+    );
     assert!(problems.is_empty(), "{problems:?}");
-    credentials
-        .lease(&"orders.get".parse().unwrap(), &"orders".parse().unwrap(), &"key".parse().unwrap())
-        .unwrap()
+    let request = LeaseRequest {
+        tool: &"orders.get".parse().unwrap(),
+        service: &"orders".parse().unwrap(),
+        name: &"key".parse().unwrap(),
+        client: "bot",
+        user: None,
+        deadline: Instant::now() + Duration::from_secs(5),
+    };
+    credentials.lease(&Egress::new(None).unwrap(), request).await.unwrap()
 }
 
 #[tokio::test]
@@ -155,7 +165,7 @@ async fn every_kind_of_credential_arrives_and_is_printed_nowhere() {
         (json!({ "header": { "name": "X-Api-Key", "secret": secret } }), "/headers/x-api-key", SECRET.into()),
         (json!({ "query": { "name": "key", "secret": secret } }), "/query", format!("a=1&key={SECRET}")),
     ] {
-        let lease = lease(kind);
+        let lease = lease(kind).await;
         let arguments = json!({ "a": 1 });
         let plan = plan(&base, json!({ "query": ["a"] }));
         let answer = backends()
@@ -169,8 +179,8 @@ async fn every_kind_of_credential_arrives_and_is_printed_nowhere() {
 
 #[tokio::test]
 async fn the_contract_holds_with_a_secret_in_a_header_and_in_the_url() {
-    let header = Http { lease: lease(json!({ "bearer": { "secret": "file:secret" } })) };
-    let url = Http { lease: lease(json!({ "query": { "name": "key", "secret": "file:secret" } })) };
+    let header = Http { lease: lease(json!({ "bearer": { "secret": "file:secret" } })).await };
+    let url = Http { lease: lease(json!({ "query": { "name": "key", "secret": "file:secret" } })).await };
     tokio::join!(contract::holds(&header), contract::holds(&url));
 }
 
