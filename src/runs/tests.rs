@@ -54,6 +54,11 @@ fn key(id: &str) -> RuntimeKey {
     RuntimeKey { id: KeyId::parse(id).unwrap(), client: bot().client, sha256: [7; 32], expires: at(1_000) }
 }
 
+/// Other processes' changes are not looked for any more.
+fn stop_watching(runs: &mut Arc<Runs>) {
+    Arc::get_mut(runs).unwrap()._watcher.abort();
+}
+
 /// How long it takes until something holds. Fails after a second.
 async fn until(holds: impl Fn() -> bool) -> Duration {
     let start = Instant::now();
@@ -235,10 +240,10 @@ async fn a_run_that_another_process_uses_is_not_ended_for_being_idle() {
 #[tokio::test]
 async fn what_a_process_does_not_know_of_a_runs_use_does_not_end_it() {
     let folder = tempfile::tempdir().unwrap();
-    let (one, other) = (runs(folder.path()).await, runs(folder.path()).await);
+    let (mut one, other) = (runs(folder.path()).await, runs(folder.path()).await);
     let id = one.begin(&minted(&bot()), at(0)).await.unwrap().id();
     other.resume(&id, &bot(), at(9)).await.unwrap();
-    one._watcher.abort();
+    stop_watching(&mut one);
     other.shared.keep().await.unwrap();
     assert_eq!(one.over(at(15).as_millisecond()), [id], "it takes the run for idle");
     assert_eq!(one.sweep(at(15)).await.unwrap(), [], "and the store knows better");
