@@ -1,13 +1,17 @@
 //! The composition root: a project on disk becomes a gate that works.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     audit::{
-        Audit, Keys, LogError, Witnessing,
+        Audit, Change, ChangeEnding, Keys, LogError, Witnessing,
         witness::{Witness, WitnessKey},
     },
     backend::Backends,
+    call::{CallId, Outcome},
     credential::{CredentialError, read_secret},
     egress::{Allowances, Egress, EgressError, Registered},
     gateway::Gateway,
@@ -50,6 +54,8 @@ pub struct App {
     pub project: Project,
     /// What is doubtful about it.
     pub warnings: Vec<Problem>,
+    /// The runs, revocations and run-time keys of its state folder.
+    pub runs: Arc<Runs>,
     /// Who cosigns the record.
     witnesses: Vec<Witness>,
     /// Where `callgate.yaml` says that the gate listens, so that no call goes there.
@@ -78,8 +84,8 @@ impl App {
         let listener = server.map(|server| server.listen.http.address).filter(|address| address.port() != 0);
         let listener = listener.map(|address| egress.listeners().register(address));
         let witnesses = witnesses(&record, &egress);
-        let gateway = Arc::new(Gateway::new(rules, runs, audit, Backends::new(egress)));
-        Ok(Self { gateway, project, warnings: problems, witnesses, _listener: listener })
+        let gateway = Arc::new(Gateway::new(rules, Arc::clone(&runs), audit, Backends::new(egress)));
+        Ok(Self { gateway, project, warnings: problems, runs, witnesses, _listener: listener })
     }
 
     /// Begins to take the record to its witnesses: for a process that serves.
@@ -87,6 +93,41 @@ impl App {
     pub fn witnessing(&self) -> Option<Witnessing> {
         let witnesses = self.witnesses.clone();
         (!witnesses.is_empty()).then(|| self.gateway.audit().witnessed_by(witnesses))
+    }
+
+    /// Ends runs by time, and puts that on record, until the answer is dropped: for a process that serves.
+    pub fn sweeping(&self) -> AbortOnDropHandle<()> {
+        let (gateway, runs) = (Arc::clone(&self.gateway), Arc::clone(&self.runs));
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                sweep(&gateway, &runs, Timestamp::now()).await;
+            }
+        }))
+    }
+}
+
+/// How often runs are ended by time.
+const SWEEP: Duration = Duration::from_secs(10);
+
+async fn sweep(gateway: &Gateway, runs: &Runs, now: Timestamp) {
+    let ended = runs.sweep(now).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "runs are not ended by time");
+        Vec::new()
+    });
+    for run in ended {
+        let change = Change {
+            act: "end-run",
+            actor: "callgate".into(),
+            id: CallId::random(now),
+            key: None,
+            reason: run.why.word().into(),
+            what: format!("run {}", run.id),
+        };
+        let ending = ChangeEnding { outcome: Outcome::Allowed, code: None, detail: None };
+        if let Err(error) = gateway.audit().end_change(&change, &ending, None).await {
+            tracing::warn!(%error, run = %run.id, "the end of a run is not on record");
+        }
     }
 }
 

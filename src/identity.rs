@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use crate::{
     call::{Call, CallerFacts, Facts, Outcome, Passed, Proof, Refusal, Stage},
     manifest::{ClientName, KeyId},
-    runs::{Principal, Run, Runs, RunsError},
+    runs::{Principal, Run, Runs, RunsError, Standing, StandingError},
 };
 
 pub use clients::{Client, Clients};
@@ -145,6 +145,9 @@ pub enum IdentityError {
     /// A process claims to be a client that no process may claim to be.
     #[error("client `{0}` may not be claimed by a local process: it lacks `stdio: true`")]
     NotForStdio(ClientName),
+    /// What it stands on was taken away.
+    #[error(transparent)]
+    Standing(#[from] StandingError),
     /// The store of runs does not answer.
     #[error(transparent)]
     Runs(#[from] RunsError),
@@ -163,6 +166,8 @@ impl Refusal for IdentityError {
             Self::Expired { .. } => "expired_key",
             Self::UnknownClient(_) => "unknown_client",
             Self::NotForStdio(_) => "not_for_stdio",
+            Self::Standing(StandingError::Stale { .. }) => "state_stale",
+            Self::Standing(_) => "revoked",
             Self::Runs(_) => "runs_unavailable",
         }
     }
@@ -175,6 +180,8 @@ impl Refusal for IdentityError {
             | Self::Expired { .. }
             | Self::UnknownClient(_)
             | Self::NotForStdio(_) => "authentication failed".into(),
+            Self::Standing(StandingError::Stale { .. }) => "temporarily unavailable".into(),
+            Self::Standing(_) => "authentication failed".into(),
             Self::Runs(_) => "temporarily unavailable".into(),
         }
     }
@@ -203,6 +210,17 @@ impl Identities {
     pub async fn identify(&self, clients: &Clients, call: Call) -> Result<Identified, IdentityError> {
         let caller = authenticate(clients, &call.proof, call.received)?;
         let principal = Principal::client(caller.client.name().clone());
+        let standing = Standing {
+            client: caller.client.name().clone(),
+            key: caller.key.clone(),
+            token: None,
+            run: None,
+            expires: None,
+        };
+        self.runs.check(&standing, call.received)?;
+        if let Some(key) = &caller.key {
+            self.runs.key_used(key, call.received);
+        }
         let run = self.runs.default_run(&principal, call.received).await?.with_call();
         Ok(Identified { call, caller, run, rehearsal: false })
     }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::Url;
 
 use super::{
-    ByteSize, ClientName, CredentialName, DnsSpec, EgressSpec, HttpListener, RecordSpec, ServiceName,
-    TimeSpan, ToolName,
+    AdminListener, ByteSize, ClientName, CredentialName, DnsSpec, EgressSpec, HttpListener, RecordSpec,
+    ServiceName, TimeSpan, ToolName,
 };
 
 /// The server, the services behind it, and the credentials it holds for them.
@@ -70,6 +70,9 @@ pub struct Listen {
     /// Streamable HTTP, for `callgate serve`.
     #[serde(default)]
     pub http: HttpListener,
+    /// The admin listener, for `callgate serve`. Left out, there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<AdminListener>,
     /// The client that `callgate stdio` stands for when `--client` is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdio: Option<StdioListener>,

@@ -67,11 +67,6 @@ impl Feed {
         (self.connection, self.version) = (Some(connection), Some(found));
         Ok(news)
     }
-
-    /// What was read last was of no use: it is read again.
-    pub(super) const fn again(&mut self) {
-        self.version = None;
-    }
 }
 
 /// Everything newer than a generation.

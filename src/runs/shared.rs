@@ -72,31 +72,26 @@ impl Shared {
 
     /// Takes over what a feed says.
     pub(super) async fn follow(&self, feed: &mut Feed) -> Result<(), RunsError> {
-        loop {
-            let began_ms = self.elapsed_ms();
-            let known = self.applied.load(Ordering::Acquire);
-            let is_taken = feed.read(known).await?.is_none_or(|news| self.take(known, news));
-            if is_taken {
-                self.read_ms.fetch_max(began_ms, Ordering::Release);
-                return Ok(());
-            }
-            feed.again();
+        let began_ms = self.elapsed_ms();
+        let known = self.applied.load(Ordering::Acquire);
+        if let Some(news) = feed.read(known).await? {
+            self.take(news);
         }
+        self.read_ms.fetch_max(began_ms, Ordering::Release);
+        Ok(())
     }
 
-    /// Takes over what has changed since a generation. False where another feed was faster, and this one is
-    /// to read again.
+    /// Takes over what has changed since a generation that was known, unless another feed was faster.
     ///
     /// Memory changes here alone, and from one generation to a later one: what this process has just written
     /// cannot overtake what another wrote before, or be undone by it.
-    fn take(&self, known: i64, news: News) -> bool {
+    pub(super) fn take(&self, news: News) {
         let mut table = self.table_mut();
-        let applied = self.applied.load(Ordering::Acquire);
-        if applied == known {
+        // Rows that another feed took over meanwhile are among the news once more, no older than they were.
+        if news.generation > self.applied.load(Ordering::Acquire) {
             table.apply(news.changes);
             self.applied.store(news.generation, Ordering::Release);
         }
-        applied == known || applied >= news.generation
     }
 
     fn elapsed_ms(&self) -> u64 {

@@ -17,6 +17,7 @@ mod raw;
 mod process;
 mod served;
 
+mod admin;
 mod costly;
 mod denials;
 mod bypasses;
