@@ -15,7 +15,7 @@ use crate::call::{CallId, Outcome};
 /// A change. Members are declared in the order of their names.
 #[derive(Clone, Debug, Serialize)]
 pub struct Change {
-    /// What is done, in a word: `revoke`, `end-run`, `new-key`, `rotate-key`, `expire-key`.
+    /// What is done, in a word: `revoke`, `end-run`, `new-key`, `rotate-key`.
     pub act: &'static str,
     /// Who does it; `callgate` where the gate does it by itself.
     pub actor: String,
