@@ -1,13 +1,17 @@
 //! The composition root: a project on disk becomes a gate that works.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     audit::{
-        Audit, Keys, LogError, Witnessing,
+        Audit, Change, ChangeEnding, Keys, LogError, Witnessing,
         witness::{Witness, WitnessKey},
     },
     backend::Backends,
+    call::{CallId, Outcome},
     credential::{CredentialError, read_secret},
     egress::{Allowances, Egress, EgressError, Registered},
     gateway::Gateway,
@@ -51,6 +55,8 @@ pub struct App {
     pub project: Project,
     /// What is doubtful about it.
     pub warnings: Vec<Problem>,
+    /// The runs, revocations and run-time keys of its state folder.
+    pub runs: Arc<Runs>,
     /// Who cosigns the record.
     witnesses: Vec<Witness>,
     /// The way to what has to be given back.
@@ -83,8 +89,9 @@ impl App {
         let witnesses = witnesses(&record, &egress);
         let identity = server.map(|server| server.identity.clone()).unwrap_or_default();
         let identities = Identities::new(Arc::clone(&runs), &identity, &egress);
-        let gateway = Arc::new(Gateway::new(rules, runs, identities, audit, Backends::new(egress.clone())));
-        Ok(Self { gateway, project, warnings: problems, witnesses, egress, _listener: listener })
+        let backends = Backends::new(egress.clone());
+        let gateway = Arc::new(Gateway::new(rules, Arc::clone(&runs), identities, audit, backends));
+        Ok(Self { gateway, project, warnings: problems, runs, witnesses, egress, _listener: listener })
     }
 
     /// Begins to take the record to its witnesses: for a process that serves.
@@ -97,6 +104,41 @@ impl App {
     /// Gives back what vaults have lent, once no call is left that uses it.
     pub async fn give_back(&self) {
         self.gateway.rules().routes.credentials().close(&self.egress).await;
+    }
+
+    /// Ends runs by time, and puts that on record, until the answer is dropped: for a process that serves.
+    pub fn sweeping(&self) -> AbortOnDropHandle<()> {
+        let (gateway, runs) = (Arc::clone(&self.gateway), Arc::clone(&self.runs));
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                sweep(&gateway, &runs, Timestamp::now()).await;
+            }
+        }))
+    }
+}
+
+/// How often runs are ended by time.
+const SWEEP: Duration = Duration::from_secs(10);
+
+async fn sweep(gateway: &Gateway, runs: &Runs, now: Timestamp) {
+    let ended = runs.sweep(now).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "runs are not ended by time");
+        Vec::new()
+    });
+    for run in ended {
+        let change = Change {
+            act: "end-run",
+            actor: "callgate".into(),
+            id: CallId::random(now),
+            key: None,
+            reason: run.why.word().into(),
+            what: format!("run {}", run.id),
+        };
+        let ending = ChangeEnding { outcome: Outcome::Allowed, code: None, detail: None };
+        if let Err(error) = gateway.audit().end_change(&change, &ending, None).await {
+            tracing::warn!(%error, run = %run.id, "the end of a run is not on record");
+        }
     }
 }
 

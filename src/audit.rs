@@ -5,6 +5,7 @@
 //! outcome before the reply. Digests are salted; the salts, and whole arguments and results where a tool asks
 //! for them, are in an encrypted store beside the log.
 
+mod change;
 mod counts;
 mod disk;
 mod frame;
@@ -58,6 +59,7 @@ use crate::{
     store::StateFolder,
 };
 
+pub use change::{Change, ChangeEnding};
 pub use log::{LogError, LogName};
 pub use record::Ending;
 pub use setup::{Keys, public_keys, side_key};

@@ -1,14 +1,18 @@
 //! The command line: one file per subcommand.
 
 mod accept;
+mod admin;
 mod audit;
 mod call;
 mod check;
 mod demo;
 mod explain;
 mod init;
+mod keys;
 mod output;
 mod render;
+mod revoke;
+mod runs;
 mod schemas;
 mod serve;
 mod test;
@@ -75,6 +79,12 @@ enum Command {
     Accept(accept::Arguments),
     /// Look at what is on record, and prove it.
     Audit(audit::Arguments),
+    /// Take access away: from a client, a key, a token or a run. In force when the command returns.
+    Revoke(revoke::Arguments),
+    /// List the live runs, or end one.
+    Runs(runs::Arguments),
+    /// Make, list, rotate and revoke keys while the server runs.
+    Keys(keys::Arguments),
     /// Write a small working project.
     Init(init::Arguments),
     /// Print completions for a shell.
@@ -121,6 +131,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Explain(arguments) => explain::run(&printer, &cli.config, arguments),
         Command::Accept(arguments) => accept::run(&printer, &cli.config, &arguments),
         Command::Audit(arguments) => audit::run(&printer, &cli.config, arguments).await,
+        Command::Revoke(arguments) => revoke::run(&printer, &cli.config, arguments).await,
+        Command::Runs(arguments) => runs::run(&printer, &cli.config, arguments).await,
+        Command::Keys(arguments) => keys::run(&printer, &cli.config, arguments).await,
         Command::Init(arguments) => init::run(&printer, &arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut command(), "callgate", &mut io::stdout());

@@ -34,5 +34,6 @@ pub mod rules;
 pub mod gateway;
 pub mod release;
 pub mod transport;
+pub mod admin;
 pub mod app;
 pub mod cli;

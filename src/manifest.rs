@@ -2,6 +2,7 @@
 //!
 //! Everything here is pure: text in, types and problems out.
 
+mod admin;
 mod cases;
 mod clients;
 mod credential;
@@ -19,6 +20,7 @@ mod tool;
 mod units;
 mod yaml;
 
+pub use admin::{AdminKeySpec, AdminKeys, AdminListener, LoopbackAddress, SecretDigest};
 pub use cases::{Case, CasesFile, Denial, DenyStage, Expectation};
 pub use clients::{
     AttributeKind, AttributeSpec, CertificateSpec, ClientLimits, ClientSpec, ClientsFile, KeySpec, TokenSpec,

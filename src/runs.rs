@@ -10,7 +10,7 @@
 //! having seen it for as long as that run lives, and not longer, unless it saw it itself.
 //!
 //! All of it is shared by the processes on one state folder. Each holds everything in memory, and calls are
-//! checked there; a task reads what other processes changed every [`POLL`]. What a process changes itself
+//! checked there; a thread reads what other processes changed every [`POLL`]. What a process changes itself
 //! is durable, and in its own memory, before the change returns. When the state could not be read for
 //! [`STALE_MAX`], nobody stands any more ([`Runs::check`]).
 
@@ -23,6 +23,7 @@ mod run;
 mod shared;
 mod signing;
 mod table;
+mod watcher;
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +47,7 @@ use crate::{
 use ending::end_one;
 use run::{millis, time};
 use shared::Shared;
+use watcher::Watcher;
 
 pub use error::{RunError, RunsError};
 pub use keys::{KeyView, RuntimeKey};
@@ -90,7 +92,7 @@ pub struct Runs {
     shared: Arc<Shared>,
     /// When what is over was taken out of the store last.
     pruned_ms: AtomicI64,
-    _watcher: AbortOnDropHandle<()>,
+    _watcher: Watcher,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -102,12 +104,12 @@ impl Runs {
     pub async fn open(store: Store) -> Result<Arc<Self>, RunsError> {
         let shared = Arc::new(Shared::new(store));
         shared.catch_up(None).await?;
-        let watcher = tokio::spawn(shared::watch(Arc::clone(&shared)));
+        let watcher = Watcher::start(Arc::clone(&shared))?;
         let keeper = tokio::spawn(shared::keep(Arc::clone(&shared)));
         Ok(Arc::new(Self {
             shared,
             pruned_ms: AtomicI64::new(0),
-            _watcher: AbortOnDropHandle::new(watcher),
+            _watcher: watcher,
             _keeper: AbortOnDropHandle::new(keeper),
         }))
     }

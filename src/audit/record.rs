@@ -9,7 +9,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{WriteError, frame::RECORD_BYTES_MAX};
+use super::{
+    WriteError,
+    change::{Change, ChangeEnding},
+    frame::RECORD_BYTES_MAX,
+};
 use crate::call::{
     AnswerFacts, CallId, CallerFacts, DecisionFacts, Facts, HiddenFacts, Outcome, Stage, StageNote,
     ToolFacts, TraceId, Trail, Transport,
@@ -61,6 +65,8 @@ pub(super) enum Body<'a> {
     Outcome(&'a Trail, &'a Ending),
     /// Failures before identity, counted.
     Summary { source: Option<IpAddr>, code: &'static str, count: u64, since: Timestamp },
+    /// Somebody changes what the gate lets pass: without an ending it is about to be made.
+    Change { change: &'a Change, ending: Option<&'a ChangeEnding>, source: Option<IpAddr> },
     /// Heads that other logs of the state folder have published.
     Heads(&'a [OtherHead]),
     /// A witness has seen a log that this one does not continue.
@@ -182,6 +188,8 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<&'a CallerFacts>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<&'a Change>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
@@ -292,6 +300,14 @@ impl<'a> Record<'a> {
                 record.code = Some(code);
                 record.count = Some(count);
                 record.since = Some(since);
+            }
+            Body::Change { change, ending, source } => {
+                record.record = "change";
+                record.change = Some(change);
+                record.outcome = ending.map(|ending| ending.outcome);
+                record.code = ending.and_then(|ending| ending.code);
+                record.detail = ending.and_then(|ending| ending.detail.as_deref());
+                record.source = source;
             }
             Body::Heads(heads) => {
                 record.record = "heads";

@@ -7,10 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::{GOOD, Printer};
 use crate::{
+    admin::{AdminError, AdminServer},
     app::{App, OpenError},
     audit::Witnessing,
     call::Proof,
-    manifest::{ClientName, HttpListener},
+    manifest::{ClientName, HttpListener, LoopbackAddress},
     transport::{HttpServer, serve_stdio},
 };
 
@@ -20,6 +21,10 @@ pub(super) struct ServeArguments {
     /// The address to listen on, in place of the one in `callgate.yaml`.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// The address of the admin listener, in place of the one in `callgate.yaml`: a second server on the
+    /// same files needs its own.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin_listen: Option<LoopbackAddress>,
 }
 
 /// What `stdio` takes.
@@ -41,11 +46,24 @@ pub(super) async fn serve(printer: &Printer, config: &Path, arguments: ServeArgu
         Ok(server) => server,
         Err(error) => return printer.fail(&error.to_string()),
     };
+    let admin = match admin(&app, arguments.admin_listen).await {
+        Ok(admin) => admin,
+        Err(error) => return printer.fail(&error.to_string()),
+    };
     printer.note(&format!("{GOOD}serving{GOOD:#} http://{}/mcp; Ctrl-C ends it", server.address()));
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
+    let admin = admin.map(|admin| {
+        printer.note(&format!("{GOOD}admin{GOOD:#} http://{}/", admin.address()));
+        tokio::spawn(admin.serve(Arc::clone(&app.gateway), Arc::clone(&app.runs), stop.clone()))
+    });
+    let sweeping = app.sweeping();
     let witnessing = app.witnessing();
     server.serve(Arc::clone(&app.gateway), stop).await;
+    if let Some(admin) = admin {
+        let _ = admin.await; // so that its changes are on record before the record is closed
+    }
+    drop(sweeping);
     close(&app, witnessing).await;
     ExitCode::SUCCESS
 }
@@ -61,6 +79,7 @@ pub(super) async fn stdio(printer: &Printer, config: &Path, arguments: StdioArgu
         return Printer::new(false)
             .fail("no client is named: pass `--client`, or set `listen: stdio: client:`");
     };
+    let _sweeping = app.sweeping();
     let witnessing = app.witnessing();
     let served = tokio::select! {
         served = serve_stdio(Arc::clone(&app.gateway), Proof::asserted(client)) => served,
@@ -86,6 +105,13 @@ async fn close(app: &App, witnessing: Option<Witnessing>) {
     if let Some(witnessing) = witnessing {
         witnessing.finish().await;
     }
+}
+
+async fn admin(app: &App, address: Option<LoopbackAddress>) -> Result<Option<AdminServer>, AdminError> {
+    let settings = app.project.files.as_ref().and_then(|files| files.server.1.listen.admin.clone());
+    let Some(mut settings) = settings else { return Ok(None) };
+    settings.address = address.unwrap_or(settings.address);
+    AdminServer::bind(&settings).await.map(Some)
 }
 
 fn listener(app: &App) -> HttpListener {

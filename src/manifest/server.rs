@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::Url;
 
 use super::{
-    ByteSize, ClientName, CredentialName, CredentialSpec, DnsSpec, EgressSpec, HttpListener, IdentitySpec,
-    RecordSpec, ServiceName, TimeSpan, VaultName, VaultSpec,
+    AdminListener, ByteSize, ClientName, CredentialName, CredentialSpec, DnsSpec, EgressSpec, HttpListener,
+    IdentitySpec, RecordSpec, ServiceName, TimeSpan, VaultName, VaultSpec,
 };
 
 /// The server, the services behind it, and the credentials it holds for them.
@@ -71,6 +71,9 @@ pub struct Listen {
     /// Streamable HTTP, for `callgate serve`.
     #[serde(default)]
     pub http: HttpListener,
+    /// The admin listener, for `callgate serve`. Left out, there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<AdminListener>,
     /// The client that `callgate stdio` stands for when `--client` is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdio: Option<StdioListener>,

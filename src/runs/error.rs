@@ -21,6 +21,9 @@ pub enum RunsError {
         /// What it says now.
         found: i64,
     },
+    /// No thread can be started that watches the state.
+    #[error("the state cannot be watched: {0}")]
+    Watcher(std::io::Error),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     NoRandom,

@@ -26,7 +26,13 @@ pub(super) struct Feed {
     connection: Option<SqliteConnection>,
     /// The data version at the last reading, of this connection.
     version: Option<i64>,
-    generation: i64,
+}
+
+/// What has changed since some generation, and the generation that this leads to.
+#[derive(Debug)]
+pub(super) struct News {
+    pub(super) changes: Changes,
+    pub(super) generation: i64,
 }
 
 /// Rows that were made or changed after the generation that was known.
@@ -43,16 +49,12 @@ pub(super) struct Changes {
 impl Feed {
     /// A feed that has read nothing yet.
     pub(super) const fn new(store: Store) -> Self {
-        Self { store, connection: None, version: None, generation: -1 }
+        Self { store, connection: None, version: None }
     }
 
-    /// The generation that was read last.
-    pub(super) const fn generation(&self) -> i64 {
-        self.generation
-    }
-
-    /// What has changed since it was read last, if anything. After a failure it begins with a new connection.
-    pub(super) async fn read(&mut self) -> Result<Option<Changes>, RunsError> {
+    /// What has changed since the `known` generation; `None` where nothing has since it was read last. After
+    /// a failure it begins with a new connection.
+    pub(super) async fn read(&mut self, known: i64) -> Result<Option<News>, RunsError> {
         // Taken out, so that a reading that fails or is given up leaves no connection in the middle of one.
         let (connection, version) = (self.connection.take(), self.version.take());
         let mut connection = match connection {
@@ -61,19 +63,14 @@ impl Feed {
         };
         // Read before the changes are: what comes between is read again.
         let found = data_version(&mut connection).await?;
-        let mut changes = None;
-        if version != Some(found) {
-            let (read, generation) = newer(&mut connection, self.generation).await?;
-            self.generation = generation;
-            changes = Some(read);
-        }
+        let news = if version == Some(found) { None } else { Some(newer(&mut connection, known).await?) };
         (self.connection, self.version) = (Some(connection), Some(found));
-        Ok(changes)
+        Ok(news)
     }
 }
 
-/// Everything newer than a generation, and the generation that it is of.
-async fn newer(connection: &mut SqliteConnection, known: i64) -> Result<(Changes, i64), RunsError> {
+/// Everything newer than a generation.
+async fn newer(connection: &mut SqliteConnection, known: i64) -> Result<News, RunsError> {
     let mut snapshot = connection.begin().await?;
     let (found,): (i64,) = sqlx::query_as("SELECT value FROM generation").fetch_one(&mut *snapshot).await?;
     if found < known {
@@ -86,7 +83,7 @@ async fn newer(connection: &mut SqliteConnection, known: i64) -> Result<(Changes
         read_keys(&mut snapshot, known, &mut changes).await?;
     }
     snapshot.commit().await?;
-    Ok((changes, found))
+    Ok(News { changes, generation: found })
 }
 
 #[derive(sqlx::FromRow)]

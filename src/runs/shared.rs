@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use tokio::sync::Mutex;
 
 use super::{
-    POLL, Principal, Run, RunError, RunId, RunsError, STALE_MAX, StandingError, feed::Feed, table::Table,
+    Principal, Run, RunError, RunId, RunsError, STALE_MAX, StandingError,
+    feed::{Feed, News},
+    table::Table,
 };
 use crate::store::Store;
 
@@ -24,6 +26,7 @@ const KEEP: Duration = Duration::from_secs(2);
 pub(super) struct Shared {
     pub(super) store: Store,
     table: RwLock<Table>,
+    /// For the changes of this process. The watcher has one of its own.
     feed: Mutex<Feed>,
     /// The generation that the table is of.
     pub(super) applied: AtomicI64,
@@ -54,9 +57,6 @@ impl Shared {
     }
 
     /// Takes over what was changed, by anybody; returns at once where a generation was taken over before.
-    ///
-    /// Memory changes here alone, and in the order of generations: what this process has just written cannot
-    /// overtake what another wrote before, or be undone by it.
     pub(super) async fn catch_up(&self, generation: Option<i64>) -> Result<(), RunsError> {
         let is_known =
             || generation.is_some_and(|generation| self.applied.load(Ordering::Acquire) >= generation);
@@ -67,13 +67,31 @@ impl Shared {
         if is_known() {
             return Ok(());
         }
+        self.follow(&mut feed).await
+    }
+
+    /// Takes over what a feed says.
+    pub(super) async fn follow(&self, feed: &mut Feed) -> Result<(), RunsError> {
         let began_ms = self.elapsed_ms();
-        if let Some(changes) = feed.read().await? {
-            self.table_mut().apply(changes);
-            self.applied.store(feed.generation(), Ordering::Release);
+        let known = self.applied.load(Ordering::Acquire);
+        if let Some(news) = feed.read(known).await? {
+            self.take(news);
         }
         self.read_ms.fetch_max(began_ms, Ordering::Release);
         Ok(())
+    }
+
+    /// Takes over what has changed since a generation that was known, unless another feed was faster.
+    ///
+    /// Memory changes here alone, and from one generation to a later one: what this process has just written
+    /// cannot overtake what another wrote before, or be undone by it.
+    pub(super) fn take(&self, news: News) {
+        let mut table = self.table_mut();
+        // Rows that another feed took over meanwhile are among the news once more, no older than they were.
+        if news.generation > self.applied.load(Ordering::Acquire) {
+            table.apply(news.changes);
+            self.applied.store(news.generation, Ordering::Release);
+        }
     }
 
     fn elapsed_ms(&self) -> u64 {
@@ -144,24 +162,6 @@ impl Shared {
         }
         change.commit().await?;
         self.catch_up(Some(generation)).await
-    }
-}
-
-/// Takes over other processes' changes, until it is aborted. While it cannot, nobody stands.
-pub(super) async fn watch(shared: Arc<Shared>) {
-    let mut is_failing = false;
-    loop {
-        tokio::time::sleep(POLL).await;
-        let read = shared.catch_up(None).await;
-        if let Err(error) = &read
-            && !is_failing
-        {
-            tracing::warn!(%error, "the state cannot be read; calls are refused until it can");
-        }
-        if is_failing && read.is_ok() {
-            tracing::info!("the state can be read again");
-        }
-        is_failing = read.is_err();
     }
 }
 

@@ -54,6 +54,11 @@ fn key(id: &str) -> RuntimeKey {
     RuntimeKey { id: KeyId::parse(id).unwrap(), client: bot().client, sha256: [7; 32], expires: at(1_000) }
 }
 
+/// Other processes' changes are not looked for any more.
+fn stop_watching(runs: &mut Arc<Runs>) {
+    Arc::get_mut(runs).unwrap()._watcher.abort();
+}
+
 /// How long it takes until something holds. Fails after a second.
 async fn until(holds: impl Fn() -> bool) -> Duration {
     let start = Instant::now();
@@ -235,10 +240,10 @@ async fn a_run_that_another_process_uses_is_not_ended_for_being_idle() {
 #[tokio::test]
 async fn what_a_process_does_not_know_of_a_runs_use_does_not_end_it() {
     let folder = tempfile::tempdir().unwrap();
-    let (one, other) = (runs(folder.path()).await, runs(folder.path()).await);
+    let (mut one, other) = (runs(folder.path()).await, runs(folder.path()).await);
     let id = one.begin(&minted(&bot()), at(0)).await.unwrap().id();
     other.resume(&id, &bot(), at(9)).await.unwrap();
-    one._watcher.abort();
+    stop_watching(&mut one);
     other.shared.keep().await.unwrap();
     assert_eq!(one.over(at(15).as_millisecond()), [id], "it takes the run for idle");
     assert_eq!(one.sweep(at(15)).await.unwrap(), [], "and the store knows better");
@@ -300,9 +305,6 @@ async fn an_ended_run_remembers_nothing_and_takes_nothing_in() {
     assert!(runs.end(&run.id(), EndReason::Asked, at(1)).await.unwrap().is_none());
     assert!(matches!(runs.absorb(&run, &labels(&["pii"])).await, Err(RunsError::Ended)));
     assert!(runs.list().is_empty());
-    let mut change = runs.shared.store.change().await.unwrap();
-    sqlx::query("DELETE FROM agent_runs").execute(&mut *change).await.unwrap();
-    change.commit().await.unwrap();
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(runs.shared.store.pool()).await.unwrap();
     let bytes = std::fs::read(folder.path().join("state/state.db")).unwrap();
     for canary in [&b"canary-label"[..], b"canary.example.com"] {
@@ -325,6 +327,22 @@ async fn a_run_that_one_process_ends_is_refused_in_the_other() {
         assert!(took < SEEN_WITHIN, "{took:?}");
         assert!(matches!(other.resume(&id, &bot(), at(0)).await, Err(RunError::Ended)));
     }
+}
+
+#[tokio::test]
+async fn news_that_come_late_bring_nothing_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut one, other) = (runs(folder.path()).await, runs(folder.path()).await);
+    stop_watching(&mut one);
+    let known = one.shared.applied.load(Ordering::Relaxed);
+    let id = other.begin(&minted(&bot()), at(0)).await.unwrap().id();
+    let mut feed = feed::Feed::new(one.shared.store.clone());
+    let late = feed.read(known).await.unwrap().unwrap();
+    other.end(&id, EndReason::Asked, at(0)).await.unwrap().unwrap();
+    one.shared.catch_up(None).await.unwrap();
+    one.shared.take(late);
+    assert!(one.shared.table().live(&id).is_none());
+    assert!(one.shared.applied.load(Ordering::Relaxed) > known + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

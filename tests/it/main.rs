@@ -18,6 +18,7 @@ mod bare;
 mod process;
 mod served;
 
+mod admin;
 mod costly;
 mod denials;
 mod bypasses;

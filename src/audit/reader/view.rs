@@ -9,7 +9,7 @@ use serde_json::Value;
 pub struct RecordView {
     /// When it was written.
     pub time: Option<Timestamp>,
-    /// `start`, `intent`, `outcome`, `summary`, `heads`, `witness`.
+    /// `start`, `intent`, `outcome`, `summary`, `change`, `heads`, `witness`.
     pub kind: String,
     /// The call's id.
     pub call: String,

@@ -121,8 +121,8 @@ async fn a_revocation_reaches_the_other_process_within_100_ms_under_load() {
 #[tokio::test]
 async fn nobody_stands_when_the_state_was_not_read_for_a_second() {
     let folder = tempfile::tempdir().unwrap();
-    let runs = runs(folder.path()).await;
-    runs._watcher.abort();
+    let mut runs = runs(folder.path()).await;
+    stop_watching(&mut runs);
     assert_eq!(runs.check(&standing(), at(0)), Ok(()));
     tokio::time::sleep(STALE_MAX + Duration::from_millis(50)).await;
     assert!(matches!(runs.check(&standing(), at(0)), Err(StandingError::Stale { max_ms: 1_000, .. })));
@@ -153,12 +153,12 @@ async fn a_damaged_row_is_not_left_out() {
         "UPDATE api_keys SET sha256 = 'ff', generation = generation + 1",
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let runs = runs(folder.path()).await;
+        let mut runs = runs(folder.path()).await;
         let run = runs.default_run(&bot(), at(0)).await.unwrap();
         runs.absorb(&run, &labels(&["pii"])).await.unwrap();
         runs.revoke(&Revocation::Client(bot().client), "dana", "", None, at(0)).await.unwrap();
         runs.add_key(&key("k1"), "dana", at(0)).await.unwrap();
-        runs._watcher.abort();
+        stop_watching(&mut runs);
         let mut change = runs.shared.store.change().await.unwrap();
         sqlx::query(damage).execute(&mut *change).await.unwrap();
         sqlx::query("UPDATE generation SET value = value + 5").execute(&mut *change).await.unwrap();
@@ -184,4 +184,14 @@ async fn the_watcher_goes_on_when_the_store_answers_again() {
     sqlx::raw_sql("ALTER TABLE away RENAME TO generation").execute(pool).await.unwrap();
     one.revoke(&Revocation::Client(bot().client), "dana", "", None, at(0)).await.unwrap();
     until(|| matches!(other.check(&standing(), at(0)), Err(StandingError::Client(_)))).await;
+}
+
+#[tokio::test]
+async fn a_flood_that_leaves_no_task_its_turn_does_not_make_the_state_stale() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = runs(folder.path()).await;
+    let start = Instant::now();
+    while start.elapsed() < STALE_MAX + Duration::from_millis(300) {
+        assert_eq!(runs.check(&standing(), at(0)), Ok(())); // and never waits for anything
+    }
 }

@@ -1,0 +1,14 @@
+//! The admin listener: revocations, runs and keys, for those who run the gate.
+//!
+//! It is on loopback, has no key but those that `callgate.yaml` names, and takes no request that a browser
+//! made. Each change is put on record before it is made, and how it ended before it is answered.
+
+mod api;
+mod error;
+mod keys;
+mod listener;
+mod request;
+
+pub use error::ApiError;
+pub use keys::NewAdminKey;
+pub use listener::{AdminError, AdminServer};

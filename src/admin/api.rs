@@ -1,0 +1,306 @@
+//! What can be asked, and how each change comes to be on record.
+
+mod acts;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use aws_lc_rs::rand;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{error::ApiError, keys::Admin, request::body};
+use crate::{
+    gateway::Gateway,
+    manifest::{ClientName, KeyId},
+    runs::{KeyView, Revocation, RunId, Runs, TokenId},
+};
+use acts::Act;
+
+/// How many runs and keys are listed.
+const LISTED_MAX: usize = 1_000;
+/// For how long a key is made unless it is said.
+const KEY_DAYS: i64 = 90;
+/// For how long a key can be made.
+const KEY_DAYS_MAX: i64 = 366;
+/// How long the old key works beside the new one unless it is said, in seconds.
+const OVERLAP_S: u64 = 86_400;
+/// How long it can.
+const OVERLAP_S_MAX: u64 = 30 * 86_400;
+
+/// The requests that are taken.
+#[derive(Debug)]
+pub(super) struct Api {
+    gateway: Arc<Gateway>,
+    runs: Arc<Runs>,
+}
+
+/// A kind of thing that can be revoked.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Client,
+    Key,
+    Token,
+    Run,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    kind: Kind,
+    name: String,
+    /// Of a token: who issued it.
+    issuer: Option<String>,
+    #[serde(default)]
+    reason: String,
+    until: Option<Timestamp>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndRun {
+    run: String,
+    #[serde(default)]
+    reason: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewKey {
+    client: ClientName,
+    expires: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RotateKey {
+    id: KeyId,
+    expires: Option<String>,
+    overlap_s: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevokeKey {
+    id: KeyId,
+    #[serde(default)]
+    reason: String,
+}
+
+impl Api {
+    pub(super) const fn new(gateway: Arc<Gateway>, runs: Arc<Runs>) -> Self {
+        Self { gateway, runs }
+    }
+
+    /// Counts a request of somebody who is not known.
+    pub(super) fn count(&self, source: SocketAddr, code: &'static str) {
+        self.gateway.count(Some(source.ip()), code);
+    }
+
+    pub(super) async fn answer(
+        &self,
+        admin: Admin,
+        source: SocketAddr,
+        method: &Method,
+        path: &str,
+        request: Request<Incoming>,
+    ) -> Result<Value, ApiError> {
+        let act = Act { runs: &self.runs, audit: self.gateway.audit(), admin, source, now: Timestamp::now() };
+        match (method.as_str(), path) {
+            ("POST", "/v1/revoke") => self.revoke(act, body(request).await?).await,
+            ("GET", "/v1/revocations") => Ok(self.revocations()),
+            ("GET", "/v1/runs") => Ok(self.list_runs()),
+            ("POST", "/v1/runs/end") => self.end_run(act, body(request).await?).await,
+            ("GET", "/v1/keys") => Ok(self.list_keys()),
+            ("POST", "/v1/keys") => self.new_key(act, body(request).await?).await,
+            ("POST", "/v1/keys/rotate") => self.rotate_key(act, body(request).await?).await,
+            ("POST", "/v1/keys/revoke") => self.revoke_key(act, body(request).await?).await,
+            _ => Err(ApiError::unknown("unknown_path", "there is nothing here")),
+        }
+    }
+
+    async fn revoke(&self, act: Act<'_>, asked: Revoke) -> Result<Value, ApiError> {
+        let Revoke { kind, name, issuer, reason, until } = asked;
+        if issuer.is_some() != matches!(kind, Kind::Token) {
+            return Err(ApiError::bad("issuer", "an `issuer` is named for a token, and for nothing else"));
+        }
+        let unreadable = |expected: String| ApiError::bad("name", expected);
+        let rules = self.gateway.rules();
+        let (what, known) = match kind {
+            Kind::Client => {
+                let name = ClientName::parse(&name).map_err(|error| unreadable(error.to_string()))?;
+                let known = rules.clients.named(&name).is_some();
+                (Revocation::Client(name), known)
+            }
+            Kind::Key => {
+                let id = KeyId::parse(&name).map_err(|error| unreadable(error.to_string()))?;
+                let known = self.knows_key(&id);
+                (Revocation::Key(id), known)
+            }
+            Kind::Token => {
+                (Revocation::Token(TokenId { issuer: issuer.unwrap_or_default(), id: name }), true)
+            }
+            Kind::Run => {
+                let id = run_id(&name)?;
+                let known = self.runs.list().iter().any(|run| run.id == id);
+                (Revocation::Run(id), known)
+            }
+        };
+        let done = act.revoke(&what, reason, until).await;
+        done.map(|()| json!({ "revoked": { "kind": what.word(), "name": what.name() }, "known": known }))
+    }
+
+    fn revocations(&self) -> Value {
+        let mut all = self.runs.revocations();
+        let total = all.len();
+        all.truncate(LISTED_MAX);
+        json!({ "revocations": all, "total": total })
+    }
+
+    fn list_runs(&self) -> Value {
+        let mut runs = self.runs.list();
+        let total = runs.len();
+        runs.truncate(LISTED_MAX);
+        json!({ "runs": runs, "total": total })
+    }
+
+    async fn end_run(&self, act: Act<'_>, asked: EndRun) -> Result<Value, ApiError> {
+        let ended = act.end_run(run_id(&asked.run)?, asked.reason).await?;
+        Ok(json!({ "ended": ended }))
+    }
+
+    fn list_keys(&self) -> Value {
+        let revoked: Vec<String> = self
+            .runs
+            .revocations()
+            .into_iter()
+            .filter(|revocation| revocation.kind == "key")
+            .map(|revocation| revocation.name)
+            .collect();
+        let is_revoked = |id: &KeyId| revoked.iter().any(|name| name == id.as_str());
+        let rules = self.gateway.rules();
+        let of_files = rules.clients.iter().flat_map(|client| {
+            client.spec().keys.iter().map(|key| {
+                json!({
+                    "client": client.name(), "id": key.id, "from": "clients.yaml", "expires": key.expires,
+                    "last_used": self.runs.key_last_used(&key.id), "revoked": is_revoked(&key.id)
+                })
+            })
+        });
+        let made =
+            self.runs.keys().into_iter().map(|KeyView { id, client, actor, made, expires, last_used }| {
+                json!({
+                    "client": client, "id": id, "from": actor, "made": made, "expires": expires,
+                    "last_used": last_used, "revoked": is_revoked(&id)
+                })
+            });
+        let mut keys: Vec<Value> = of_files.chain(made).collect();
+        keys.sort_by_cached_key(|key| (key["client"].to_string(), key["id"].to_string()));
+        let total = keys.len();
+        keys.truncate(LISTED_MAX);
+        json!({ "keys": keys, "total": total })
+    }
+
+    async fn new_key(&self, act: Act<'_>, asked: NewKey) -> Result<Value, ApiError> {
+        if self.gateway.rules().clients.named(&asked.client).is_none() {
+            return Err(ApiError::unknown("unknown_client", format!("unknown client `{}`", asked.client)));
+        }
+        let expires = expiry(asked.expires.as_deref(), act.now)?;
+        let made = act.new_key("new-key", &asked.client, expires).await?;
+        Ok(made)
+    }
+
+    async fn rotate_key(&self, act: Act<'_>, asked: RotateKey) -> Result<Value, ApiError> {
+        let overlap_s = asked.overlap_s.unwrap_or(OVERLAP_S);
+        if overlap_s > OVERLAP_S_MAX {
+            return Err(ApiError::bad("overlap", format!("an overlap is {OVERLAP_S_MAX} s at most")));
+        }
+        let Some(old) = self.runs.key(asked.id.as_str()) else {
+            let id = &asked.id;
+            return Err(if self.knows_key(id) {
+                let message =
+                    format!("key `{id}` is in clients.yaml: make a new one, and take it out of the file");
+                ApiError::new(StatusCode::CONFLICT, "key_in_file", message)
+            } else {
+                ApiError::unknown("unknown_key", format!("unknown key `{id}`"))
+            });
+        };
+        let expires = expiry(asked.expires.as_deref(), act.now)?;
+        let overlap = SignedDuration::from_secs(i64::try_from(overlap_s).unwrap_or(i64::MAX));
+        let old_expires = act.now.checked_add(overlap).unwrap_or(act.now);
+        act.rotate_key(&old, expires, old_expires).await
+    }
+
+    async fn revoke_key(&self, act: Act<'_>, asked: RevokeKey) -> Result<Value, ApiError> {
+        if !self.knows_key(&asked.id) {
+            return Err(ApiError::unknown("unknown_key", format!("unknown key `{}`", asked.id)));
+        }
+        let what = Revocation::Key(asked.id);
+        act.revoke(&what, asked.reason, None).await?;
+        Ok(json!({ "revoked": { "kind": what.word(), "name": what.name() }, "known": true }))
+    }
+
+    /// Whether there is a key of this id, in the release or made at run time.
+    fn knows_key(&self, id: &KeyId) -> bool {
+        let rules = self.gateway.rules();
+        self.runs.key(id.as_str()).is_some()
+            || rules.clients.iter().any(|client| client.spec().keys.iter().any(|key| key.id == *id))
+    }
+}
+
+fn run_id(text: &str) -> Result<RunId, ApiError> {
+    RunId::parse(text).ok_or_else(|| ApiError::bad("name", "a run's id is 32 hexadecimal digits"))
+}
+
+/// When a new key is to expire: a day (from its start in UTC on) or a moment, within a year.
+fn expiry(asked: Option<&str>, now: Timestamp) -> Result<Timestamp, ApiError> {
+    let day_s = 86_400;
+    let after = |days: i64| now.checked_add(SignedDuration::from_secs(days * day_s)).unwrap_or(now);
+    let Some(asked) = asked else { return Ok(after(KEY_DAYS)) };
+    let day = asked.parse::<Date>().ok().filter(|_| asked.len() == 10);
+    let of_day = day.and_then(|day| day.to_zoned(TimeZone::UTC).ok()).map(|start| start.timestamp());
+    let expires = of_day.or_else(|| asked.parse().ok());
+    match expires {
+        Some(expires) if expires > now && expires <= after(KEY_DAYS_MAX) => Ok(expires),
+        Some(_) => {
+            Err(ApiError::bad("expires", format!("a key expires within {KEY_DAYS_MAX} days from now")))
+        }
+        None => {
+            Err(ApiError::bad("expires", "`expires` is a day such as `2027-06-30`, or a moment (RFC 3339)"))
+        }
+    }
+}
+
+/// Random bytes, or the refusal where the system has none.
+fn random<const N: usize>() -> Result<[u8; N], ApiError> {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).map_err(|_| {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no_random", "the system gives no random bytes")
+    })?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_expires_on_a_day_or_at_a_moment_within_a_year() {
+        let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
+        let expires = |asked| expiry(asked, now).map(|at| at.to_string()).map_err(|refusal| refusal.message);
+        assert_eq!(expires(None).unwrap(), "2027-02-21T12:00:00Z");
+        assert_eq!(expires(Some("2027-06-30")).unwrap(), "2027-06-30T00:00:00Z");
+        assert_eq!(expires(Some("2026-11-23T13:00:00+00:30")).unwrap(), "2026-11-23T12:30:00Z");
+        for outside in ["2026-11-23", "2026-11-23T12:00:00Z", "2028-01-01"] {
+            assert_eq!(
+                expires(Some(outside)).unwrap_err(),
+                "a key expires within 366 days from now",
+                "{outside}"
+            );
+        }
+        assert!(expires(Some("soon")).is_err());
+    }
+}

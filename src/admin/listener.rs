@@ -1,0 +1,181 @@
+//! The listener and its connections: few, short, and one request each.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{api::Api, error::ApiError, keys, request};
+use crate::{
+    gateway::Gateway,
+    manifest::{AdminKeys, AdminListener},
+    runs::Runs,
+};
+
+/// How many connections may be open.
+const CONNECTIONS_MAX: usize = 32;
+/// How large the head of a request may be.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// How many headers a request may have.
+const HEADERS_MAX: usize = 64;
+/// How long the head of a request may take to arrive.
+const HEAD_MAX: Duration = Duration::from_secs(5);
+/// How long a connection may last.
+const CONNECTION_MAX: Duration = Duration::from_secs(30);
+/// How long requests may take to finish once the listener stops.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long the listener rests when no connection can be accepted.
+const REST: Duration = Duration::from_millis(100);
+
+/// Why the admin listener does not start.
+#[derive(Debug, thiserror::Error)]
+#[error("the admin listener cannot listen on {address}: {source}")]
+pub struct AdminError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// A bound admin listener, not serving yet.
+#[derive(Debug)]
+pub struct AdminServer {
+    listener: TcpListener,
+    address: SocketAddr,
+    keys: AdminKeys,
+}
+
+impl AdminServer {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// When it cannot be listened on.
+    pub async fn bind(settings: &AdminListener) -> Result<Self, AdminError> {
+        let address = settings.address.socket();
+        let failed = |source| AdminError { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address, keys: settings.keys.clone() })
+    }
+
+    /// The address that it listens on.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is cancelled, then lets requests finish.
+    pub async fn serve(self, gateway: Arc<Gateway>, runs: Arc<Runs>, stop: CancellationToken) {
+        let _registered = gateway.listens_on(self.address); // no call goes here
+        let desk = Arc::new(Desk { keys: self.keys, api: Api::new(gateway, runs) });
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = TaskTracker::new();
+        loop {
+            // Without room nobody is accepted: those who wait are on this machine.
+            let permit = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                permit = Arc::clone(&room).acquire_owned() => permit,
+            };
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, source)) => {
+                    let desk = Arc::clone(&desk);
+                    connections.spawn(async move {
+                        desk.welcome(stream, source).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no admin connection could be accepted");
+                    sleep(REST).await;
+                }
+            }
+        }
+        connections.close();
+        let _ = timeout(DRAIN_MAX, connections.wait()).await;
+    }
+}
+
+/// Who may ask, and what.
+#[derive(Debug)]
+struct Desk {
+    keys: AdminKeys,
+    api: Api,
+}
+
+impl Desk {
+    async fn welcome(self: Arc<Self>, stream: TcpStream, source: SocketAddr) {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let desk = Arc::clone(&self);
+            async move {
+                // A task of its own: a client that hangs up does not stop a change half-way.
+                let answered = tokio::spawn(async move { desk.answer(source, request).await }).await;
+                Ok::<_, Infallible>(answered.unwrap_or_else(|_| response(&Err(broken()))))
+            }
+        });
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_MAX)
+            .keep_alive(false)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX);
+        let _ = timeout(CONNECTION_MAX, builder.serve_connection(TokioIo::new(stream), service)).await;
+    }
+
+    async fn answer(&self, source: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        response(&self.decide(source, request).await)
+    }
+
+    async fn decide(&self, source: SocketAddr, request: Request<Incoming>) -> Result<Value, ApiError> {
+        let (parts, body) = request.into_parts();
+        request::check(&parts)?;
+        let shown = request::bearer(&parts.headers).ok_or(keys::Unknown("admin_no_key"));
+        let admin = shown.and_then(|shown| keys::authenticate(&self.keys, shown, Timestamp::now()));
+        let admin = admin.map_err(|keys::Unknown(code)| {
+            self.api.count(source, code);
+            ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "authentication failed")
+        })?;
+        let (method, path) = request::route(&parts);
+        let request = Request::from_parts(parts, body);
+        self.api.answer(admin, source, &method, &path, request).await
+    }
+}
+
+fn broken() -> ApiError {
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error")
+}
+
+fn response(answer: &Result<Value, ApiError>) -> Response<Full<Bytes>> {
+    let (status, body) = match answer {
+        Ok(value) => (StatusCode::OK, value.to_string()),
+        Err(refusal) => (refusal.status, refusal.body().to_string()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"callgate admin\""));
+    }
+    response
+}
