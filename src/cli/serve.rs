@@ -37,11 +37,12 @@ pub(super) async fn serve(printer: &Printer, config: &Path, arguments: ServeArgu
     };
     let mut settings = listener(&app);
     settings.address = arguments.listen.unwrap_or(settings.address);
-    let server = match HttpServer::bind(settings).await {
+    let server = match HttpServer::bind(settings, app.project.base()).await {
         Ok(server) => server,
         Err(error) => return printer.fail(&error.to_string()),
     };
-    printer.note(&format!("{GOOD}serving{GOOD:#} http://{}/mcp; Ctrl-C ends it", server.address()));
+    let url = format!("{}://{}/mcp", server.scheme(), server.address());
+    printer.note(&format!("{GOOD}serving{GOOD:#} {url}; Ctrl-C ends it"));
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
     let witnessing = app.witnessing();

@@ -23,6 +23,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    failures::Failures,
     headers::{self, HeaderError, Said},
     health,
     host::{NameError, Names},
@@ -33,13 +34,16 @@ use super::{
         Refusal, UNAUTHENTICATED, UNSUPPORTED_VERSION,
     },
     serve::{Pace, permits},
+    source::{self, SourceError},
+    visitor::Visitor,
 };
 use crate::{
     call::{Call, CallKind, Claim, Origin, Proof, Transport},
     gateway::{EdgeError, Gateway, Notice, Reply},
     hygiene,
     identity::Caller,
-    manifest::HttpListener,
+    limits::whole_seconds,
+    manifest::{HttpListener, Network},
     strict,
 };
 
@@ -47,6 +51,8 @@ use crate::{
 pub(super) struct Front {
     gateway: Arc<Gateway>,
     names: Names,
+    proxies: Vec<Network>,
+    failures: Failures,
     room: Semaphore,
     body_bytes_max: usize,
     body_timeout: Duration,
@@ -72,6 +78,8 @@ impl Front {
         Self {
             gateway,
             names: Names::of(settings),
+            proxies: settings.trusted_proxies.clone(),
+            failures: Failures::new(settings.failures),
             room: Semaphore::new(permits(settings.in_flight)),
             body_bytes_max: settings.body.bytes(),
             body_timeout: settings.body_timeout.duration(),
@@ -85,7 +93,7 @@ impl Front {
     }
 
     /// Answers one request.
-    pub(super) async fn answer(&self, source: SocketAddr, request: Request<Incoming>, pace: &Pace) -> Answer {
+    pub(super) async fn answer(&self, visitor: &Visitor, request: Request<Incoming>, pace: &Pace) -> Answer {
         let (parts, body) = request.into_parts();
         if let Some(answer) = health::answer(&parts, &self.gateway) {
             return answer;
@@ -93,14 +101,31 @@ impl Front {
         if !body.is_end_stream() {
             pace.leave_unread(); // until it is read
         }
+        let source = match source::judge(visitor.source.ip(), &parts.headers, &self.proxies) {
+            Ok(judged) => SocketAddr::new(judged, visitor.source.port()),
+            Err(error) => {
+                self.count(visitor.source, "bad_forwarded");
+                return unforwarded(error).answer(&Value::Null);
+            }
+        };
         if let Err(error) = self.names.check(&parts.uri, &parts.headers) {
             let refusal = misnamed(error);
             self.count(source, refusal.word);
             return refusal.answer(&Value::Null);
         }
         let origin = Origin { transport: Transport::Http, source: Some(source.ip()) };
-        let proof = proof(&parts.headers);
-        let Ok(caller) = self.gateway.authenticate(&proof, origin) else { return unauthorized(&proof) };
+        let Ok(proof) = visitor.vouch(proof(&parts.headers), &parts.headers) else {
+            self.count(source, "expired_certificate");
+            return farewell(unauthorized(&Proof::default()));
+        };
+        if let Err(retry) = self.may_try(source, &proof) {
+            self.count(source, "failures_spent");
+            return too_many_failures(retry);
+        }
+        let Ok(caller) = self.gateway.authenticate(&proof, origin) else {
+            self.note_failure(source, &proof);
+            return unauthorized(&proof);
+        };
         let knock = Knock { parts, caller, proof, origin };
         if let Err(refusal) = is_endpoint(&knock.parts) {
             // Nothing was asked for: older clients try a `GET`, and go on without it.
@@ -119,6 +144,22 @@ impl Front {
         };
         pace.read_all();
         self.admit(knock, body).await
+    }
+
+    /// Whether a source may show what it shows. Asked before any of it is looked at, so that the answer is
+    /// the same for a right proof and a wrong one. A certificate is no guess: the handshake proved it.
+    fn may_try(&self, source: SocketAddr, proof: &Proof) -> Result<(), Duration> {
+        match (&proof.claim, &proof.certificate) {
+            (Claim::Nothing, Some(_)) => Ok(()),
+            _ => self.failures.check(source.ip()),
+        }
+    }
+
+    /// Whoever shows nothing guesses nothing: clients begin like that to be told where to log in.
+    fn note_failure(&self, source: SocketAddr, proof: &Proof) {
+        if matches!(proof.claim, Claim::Bearer(_)) {
+            self.failures.add(source.ip());
+        }
     }
 
     async fn read(&self, body: Incoming) -> Result<Bytes, Refusal> {
@@ -392,6 +433,26 @@ fn misnamed(error: NameError) -> Refusal {
         }
     };
     Refusal::new(status, INVALID_REQUEST, word, message)
+}
+
+/// What a trusted proxy says of its client, in a way that cannot be believed.
+fn unforwarded(error: SourceError) -> Refusal {
+    let message = error.to_string().into();
+    Refusal { message, ..Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "bad_forwarded", "") }
+}
+
+fn too_many_failures(retry: Duration) -> Answer {
+    let message = "too many failed attempts from this address: come back later";
+    let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, BUSY, "failures_spent", message);
+    let mut answer = refusal.answer(&Value::Null);
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(retry)));
+    answer
+}
+
+/// The last answer of its connection.
+fn farewell(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 fn disagreeing(error: HeaderError, known: &[&str]) -> Refusal {
