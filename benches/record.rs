@@ -2,6 +2,7 @@
 //! else the machine does falls on both; the ratios are medians over pairs of turns. The floor appends the same
 //! bytes in the same batches to a plain file and syncs it. Run: `cargo bench --bench record`, and with `TMPDIR`
 //! on the disk in question.
+//! `-- process` skips all but one turn of what waits for a sync.
 
 #![allow(
     missing_docs,
@@ -55,7 +56,8 @@ fn main() {
     println!("a record and its frame: {frame} bytes");
 
     let (mut many, mut rates, mut lone) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..turns.count {
+    let only_process = std::env::args().any(|argument| argument == "process");
+    for _ in 0..if only_process { 1 } else { turns.count } {
         let log = runtime.block_on(together(&audit, turns.length));
         let floor = batches(folder.path(), frame * CALLERS, turns.length) * CALLERS as f64;
         rates.push(log);
@@ -74,14 +76,18 @@ fn main() {
         median(beyond)
     );
 
-    let before = cpu();
-    let calls = runtime.block_on(count(&audit, "read", turns.length * 4));
-    let micros = (cpu() - before).as_secs_f64() * 1e6 / calls as f64;
-    println!("`process` durability, one caller at a time: {micros:.1} µs of CPU a call, all threads");
-    let before = cpu();
-    let calls = runtime.block_on(flood(&audit, "read", turns.length * 4));
-    let micros = (cpu() - before).as_secs_f64() * 1e6 / calls as f64;
-    println!("`process` durability, {CALLERS} callers: {micros:.1} µs of CPU a call, all threads");
+    for callers in [1, 16, CALLERS] {
+        let before = Cpu::now();
+        let calls = runtime.block_on(flood(&audit, "read", callers, turns.length * 4)) as f64;
+        let [all, writer, publisher] = Cpu::now().since(&before).map(|cpu| cpu.as_secs_f64() * 1e6 / calls);
+        let before = Cpu::now();
+        let writes = appends(folder.path(), frame, turns.length) as f64;
+        let [floor, _, _] = Cpu::now().since(&before).map(|cpu| cpu.as_secs_f64() * 1e6 / writes);
+        println!(
+            "`process` durability, {callers} callers: {all:.1} µs of CPU a call, of it {writer:.1} in the writer's \
+             thread and {publisher:.1} in the publisher's; {calls:.0} calls; a plain write {floor:.1} µs"
+        );
+    }
     audit.close();
 }
 
@@ -137,13 +143,15 @@ async fn count(audit: &Audit, effects: &'static str, length: Duration) -> u64 {
     let (trail, until, mut count) = (trail(effects), Instant::now() + length, 0);
     while Instant::now() < until {
         audit.seal(&trail, &ENDING).await.unwrap();
+        // A caller does other things between its calls.
+        tokio::task::yield_now().await;
         count += 1;
     }
     count
 }
 
-async fn flood(audit: &Arc<Audit>, effects: &'static str, length: Duration) -> u64 {
-    let callers: Vec<_> = (0..CALLERS)
+async fn flood(audit: &Arc<Audit>, effects: &'static str, callers: usize, length: Duration) -> u64 {
+    let callers: Vec<_> = (0..callers)
         .map(|_| {
             let audit = Arc::clone(audit);
             tokio::spawn(async move { count(&audit, effects, length).await })
@@ -159,7 +167,7 @@ async fn flood(audit: &Arc<Audit>, effects: &'static str, length: Duration) -> u
 /// Records a second, with all callers waiting at once.
 async fn together(audit: &Arc<Audit>, length: Duration) -> f64 {
     let began = Instant::now();
-    flood(audit, "write", length).await as f64 / began.elapsed().as_secs_f64()
+    flood(audit, "write", CALLERS, length).await as f64 / began.elapsed().as_secs_f64()
 }
 
 /// The median time of a record with nobody else about.
@@ -202,10 +210,41 @@ fn floor(folder: &Path, bytes: usize, length: Duration, mut done: impl FnMut(Dur
     fs::remove_file(path).unwrap();
 }
 
-/// The time that all threads of this process have run so far, in steps of 10 ms.
-fn cpu() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
-    Duration::from_millis(10 * (ticks(11) + ticks(12)))
+/// Writes that a plain file takes, of one record each and without a sync.
+fn appends(folder: &Path, bytes: usize, length: Duration) -> u64 {
+    let (path, record) = (folder.join("floor"), vec![b'x'; bytes]);
+    let mut file = File::options().create(true).append(true).open(&path).unwrap();
+    let (until, mut count) = (Instant::now() + length, 0);
+    while Instant::now() < until {
+        file.write_all(&record).unwrap();
+        count += 1;
+    }
+    fs::remove_file(path).unwrap();
+    count
+}
+
+/// How long the threads of this process have run so far: all, the writer's, the publisher's.
+struct Cpu([Duration; 3]);
+
+impl Cpu {
+    fn now() -> Self {
+        let mut times = [Duration::ZERO; 3];
+        for task in fs::read_dir("/proc/self/task").unwrap() {
+            let task = task.unwrap().path();
+            let name = fs::read_to_string(task.join("comm")).unwrap();
+            let times_run = fs::read_to_string(task.join("schedstat")).unwrap();
+            let time = Duration::from_nanos(times_run.split_whitespace().next().unwrap().parse().unwrap());
+            times[0] += time;
+            match name.trim_end() {
+                "audit" => times[1] += time,
+                "audit publisher" => times[2] += time,
+                _ => {}
+            }
+        }
+        Self(times)
+    }
+
+    fn since(&self, before: &Self) -> [Duration; 3] {
+        std::array::from_fn(|at| self.0[at] - before.0[at])
+    }
 }

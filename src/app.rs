@@ -11,10 +11,11 @@ use crate::{
     credential::{CredentialError, read_secret},
     egress::{Allowances, Egress, EgressError, Registered},
     gateway::Gateway,
+    identity::Identities,
     manifest::{Problem, RecordSpec, SecretRef, WitnessSpec},
     release::Project,
     rules::Secrets,
-    runs::Runs,
+    runs::{Runs, RunsError},
     store::{StateError, StateFolder, Store},
 };
 
@@ -27,6 +28,9 @@ pub enum OpenError {
     /// Its state cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Its runs and revocations cannot be read.
+    #[error(transparent)]
+    Runs(#[from] RunsError),
     /// Its log cannot be written.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -65,7 +69,7 @@ impl App {
             return Err(OpenError::Problems(problems));
         };
         let folder = StateFolder::prepare(&state)?;
-        let runs = Runs::new(Store::open(&folder).await?);
+        let runs = Runs::open(Store::open(&folder).await?).await?;
         let server = project.files.as_ref().map(|files| &files.server.1);
         let record = server.map(|server| server.record.clone()).unwrap_or_default();
         let keys = keys(&record, project.base())?;
@@ -75,7 +79,9 @@ impl App {
         let listener = server.map(|server| server.listen.http.address).filter(|address| address.port() != 0);
         let listener = listener.map(|address| egress.listeners().register(address));
         let witnesses = witnesses(&record, &egress);
-        let gateway = Arc::new(Gateway::new(rules, runs, audit, Backends::new(egress)));
+        let identity = server.map(|server| server.identity.clone()).unwrap_or_default();
+        let identities = Identities::new(Arc::clone(&runs), &identity, &egress);
+        let gateway = Arc::new(Gateway::new(rules, runs, identities, audit, Backends::new(egress)));
         Ok(Self { gateway, project, warnings: problems, witnesses, _listener: listener })
     }
 
@@ -177,7 +183,7 @@ backend: { http: { service: s, method: POST, path: / } }
         assert_eq!(reply["result"]["content"][0]["text"], "backend failed", "{reply}");
 
         stop.cancel();
-        serving.await.unwrap().unwrap();
+        serving.await.unwrap();
         app.gateway.audit().close();
         let logs = logs(&folder.path().join("state")).unwrap();
         let records: Vec<Value> = logs[0]

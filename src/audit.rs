@@ -15,6 +15,7 @@ mod others;
 mod publisher;
 mod record;
 mod recover;
+mod rollback;
 mod segment;
 mod setup;
 mod tree;
@@ -48,7 +49,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::{
     approval::Approved,
@@ -70,10 +71,10 @@ use publisher::Publishing;
 use record::Body;
 use recover::OpenIntent;
 use setup::Setup;
-use side::{Bounds, Content, Kind, SideStore};
+use side::{Bounds, Content, Digested, Kind, SideStore};
 use witness::Witness;
 use witnessing::Contradictions;
-use writer::{Durability, Health, NewRecord, Role, Writer, WriterOptions};
+use writer::{Appended, Durability, Health, NewRecord, Role, Writer, WriterOptions};
 
 /// A call that is on record as far as it has to be before it leaves.
 #[derive(Debug)]
@@ -236,16 +237,16 @@ impl Audit {
             return Err(AuditError::Rehearsal);
         }
         self.writer.admits_calls()?;
-        let arguments = approved.arguments().as_value();
-        trail.facts.arguments_digest = digest(trail, arguments);
-        let whole =
-            (approved.tool().manifest().record == ToolRecord::Full).then_some((Kind::Arguments, arguments));
-        self.keep(trail, true, whole);
+        if trail.facts.judged.is_some() {
+            self.note_judged(trail);
+        } else {
+            trail.facts.arguments_digest =
+                digest(trail, Digested::Arguments, approved.arguments().as_value());
+            self.keep(trail, trail.salt.clone().map(Content::Salt));
+        }
         if approved.tool().manifest().effects != Effects::Read {
-            let now = Timestamp::now();
-            let bytes = record::write(&Body::Intent(trail), now)?;
-            let abandoned = record::write(&Body::Outcome(trail, &Ending::abandoned()), now)?;
-            let role = Role::Intent { call: trail.id.number(), abandoned };
+            let bytes = record::write(&Body::Intent(trail), Timestamp::now())?;
+            let role = Role::Intent { call: trail.id.number(), abandoned: record::abandoned };
             self.append(NewRecord { bytes, role, durability: Durability::Power }).await?;
         }
         Ok(Committed { approved })
@@ -268,18 +269,28 @@ impl Audit {
 
     /// Notes what a call is answered with: its salted digest, and the whole where the tool says so.
     pub fn note_result(&self, trail: &mut Trail, result: &Value, record: ToolRecord) {
-        trail.facts.result_digest = digest(trail, result);
+        trail.facts.result_digest = digest(trail, Digested::Result, result);
         if record == ToolRecord::Full {
-            self.keep(trail, false, Some((Kind::Result, result)));
+            self.keep(trail, body(Kind::Result, result));
         }
     }
 
+    /// Notes what the policies decided on, where the tool says that its calls are kept whole. A call that
+    /// is refused thereafter never comes to `commit`, and is to be replayed as well.
+    pub fn note_judged(&self, trail: &mut Trail) {
+        let Some(judged) = trail.facts.judged.take() else { return };
+        trail.facts.arguments_digest = digest(trail, Digested::Arguments, &judged.arguments);
+        trail.facts.decision_input_digest = digest(trail, Digested::DecisionInput, &judged.input);
+        self.keep(trail, trail.salt.clone().map(Content::Salt));
+        self.keep(trail, body(Kind::Arguments, &judged.arguments));
+        self.keep(trail, body(Kind::DecisionInput, &judged.input));
+    }
+
     /// Puts what the record must not hold into the encrypted store. No call waits for it.
-    fn keep(&self, trail: &Trail, salt: bool, body: Option<(Kind, &Value)>) {
-        let salt = trail.salt.clone().filter(|_| salt).map(Content::Salt);
-        let body = body.and_then(|(kind, value)| Some(Content::Body(kind, serde_json::to_vec(value).ok()?)));
-        let contents: Vec<_> = salt.into_iter().chain(body).collect();
-        if let Err(error) = self.side.put(trail.id.number(), None, contents) {
+    fn keep(&self, trail: &Trail, content: Option<Content>) {
+        // One by one: a body that is too large takes no other with it.
+        let Some(content) = content else { return };
+        if let Err(error) = self.side.put(trail.id.number(), None, vec![content]) {
             tracing::warn!(call = %trail.id, %error, "the salt or the body of a call is not kept");
         }
     }
@@ -291,7 +302,14 @@ impl Audit {
     }
 
     async fn append(&self, record: NewRecord) -> Result<u64, WriteError> {
-        let written = self.writer.append(record)?;
+        let written = match self.writer.append(record)? {
+            Appended::Done(index) => {
+                // Nothing was waited for: other tasks get their turn all the same.
+                tokio::task::coop::consume_budget().await;
+                return Ok(index);
+            }
+            Appended::Waiting(written) => written,
+        };
         match tokio::time::timeout(COMMIT_MAX, written).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(WriteError::Stopped),
@@ -329,7 +347,11 @@ fn begin(writer: &Writer, start: &Body<'_>, open: &[OpenIntent]) -> Result<(), L
 }
 
 /// Waits on a thread that may be one of the runtime's.
-fn wait(mut written: oneshot::Receiver<writer::Written>) -> Result<u64, WriteError> {
+fn wait(appended: Appended) -> Result<u64, WriteError> {
+    let mut written = match appended {
+        Appended::Done(index) => return Ok(index),
+        Appended::Waiting(written) => written,
+    };
     let until = Instant::now() + COMMIT_MAX;
     loop {
         match written.try_recv() {
@@ -343,9 +365,13 @@ fn wait(mut written: oneshot::Receiver<writer::Written>) -> Result<u64, WriteErr
     }
 }
 
+fn body(kind: Kind, value: &Value) -> Option<Content> {
+    Some(Content::Body(kind, serde_json::to_vec(value).ok()?))
+}
+
 /// The salted digest of a value that belongs to a call.
-fn digest(trail: &Trail, value: &Value) -> Option<String> {
-    trail.salt.as_ref()?.digest_value(value)
+fn digest(trail: &Trail, of: Digested, value: &Value) -> Option<String> {
+    trail.salt.as_ref()?.digest_value(of, value)
 }
 
 fn bounds(spec: &RecordSpec) -> Bounds {

@@ -13,17 +13,17 @@ use std::{
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::manifest::ClientName;
 
 pub use facts::{
-    AnswerFacts, CallerFacts, DecisionFacts, DecisionVerdict, Facts, HiddenFacts, PolicyFact, TokenFacts,
-    ToolFacts,
+    AnswerFacts, CallerFacts, DecisionFacts, DecisionVerdict, Facts, HiddenFacts, Judged, PolicyFact,
+    TokenFacts, ToolFacts,
 };
-pub use salt::Salt;
+pub use salt::{Digested, Salt};
 pub use trace::TraceId;
 pub use trail::{Passed, Refusal, StageNote, Trail};
 
@@ -200,7 +200,8 @@ pub struct Certificate {
 }
 
 /// An end user, as somebody vouches for them.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct User {
     /// Who vouches.
     pub issuer: String,

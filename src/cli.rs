@@ -12,6 +12,7 @@ mod render;
 mod schemas;
 mod serve;
 mod test;
+mod visible;
 
 use std::{
     io::{self, IsTerminal as _},
@@ -23,22 +24,32 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use output::Printer;
 
+/// What every command takes stands below what it takes alone.
+const GLOBAL: &str = "Global options";
+
+const AFTER_HELP: &str = "\
+Begin with `callgate demo`, then `callgate init FOLDER`.
+
+CALLGATE_LOG sets what is logged to standard error: error, warn (the default), info, debug or trace.";
+
 /// A guarded tool server that speaks the Model Context Protocol.
 #[derive(Debug, Parser)]
-#[command(name = "callgate", version, about, max_term_width = 100)]
+#[command(name = "callgate", version, about, after_help = AFTER_HELP, max_term_width = 100)]
 struct Cli {
-    /// The project's `callgate.yaml`.
+    /// The project, by its `callgate.yaml`.
     #[arg(
         long,
         short,
         global = true,
         value_name = "FILE",
         default_value = "callgate.yaml",
-        env = "CALLGATE_CONFIG"
+        env = "CALLGATE_CONFIG",
+        hide_env_values = true,
+        help_heading = GLOBAL
     )]
     config: PathBuf,
-    /// Report as JSON.
-    #[arg(long, global = true)]
+    /// Print JSON, for programs.
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -52,7 +63,7 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Serve one client over standard input and output.
     Stdio(serve::StdioArguments),
-    /// Read everything and report all errors at once.
+    /// Read the whole project and report all its errors at once.
     Check(check::Arguments),
     /// Run the tools' examples and the policies' cases; no API is called.
     Test(test::Arguments),
@@ -73,6 +84,12 @@ enum Command {
     },
     /// Write the JSON Schemas of the files people write, for editors.
     Schemas(schemas::Arguments),
+}
+
+/// The command line, as completions and tests of its help read it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that was typed.
@@ -106,7 +123,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Audit(arguments) => audit::run(&printer, &cli.config, arguments).await,
         Command::Init(arguments) => init::run(&printer, &arguments),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "callgate", &mut io::stdout());
+            clap_complete::generate(shell, &mut command(), "callgate", &mut io::stdout());
             ExitCode::SUCCESS
         }
         Command::Schemas(arguments) => schemas::run(&printer, &arguments),

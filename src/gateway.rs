@@ -42,6 +42,7 @@ mod error;
 mod reply;
 
 use std::{
+    convert::Infallible,
     net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -50,6 +51,8 @@ use std::{
 use arc_swap::ArcSwap;
 use futures::FutureExt as _;
 use jiff::Timestamp;
+use secrecy::SecretString;
+use serde_json::Value;
 
 use crate::{
     approval::Approvals,
@@ -58,12 +61,15 @@ use crate::{
     call::{Call, Origin, Outcome, Proof, Refusal as _, Stage, Trail},
     catalog::{AdmitError, Tool},
     egress::Registered,
-    identity::{self, Caller, Identities, IdentityError},
+    identity::{
+        self, Caller, ClientProof, Identities, IdentityError, Metadata, MintError, NewAccessToken,
+        SessionError, TokenRefusal, TokenRequest,
+    },
     limits::Limits,
     manifest::{ClientName, Label},
     output::{Content, Released},
     rules::Rules,
-    runs::{Run, Runs},
+    runs::{EndReason, Principal, Run, RunId, Runs},
     schema::Lane,
 };
 
@@ -90,12 +96,17 @@ pub struct Gateway {
 impl Gateway {
     /// A gate of one release.
     #[must_use]
-    pub fn new(rules: Rules, runs: Runs, audit: Audit, backends: Backends) -> Self {
-        let runs = Arc::new(runs);
+    pub fn new(
+        rules: Rules,
+        runs: Arc<Runs>,
+        identities: Identities,
+        audit: Audit,
+        backends: Backends,
+    ) -> Self {
         let limits = Limits::build(&rules.clients, &rules.catalog);
         Self {
             rules: ArcSwap::from_pointee(rules),
-            identities: Identities::new(Arc::clone(&runs)),
+            identities,
             limits,
             lane: Lane::start(),
             approvals: Approvals::default(),
@@ -145,16 +156,12 @@ impl Gateway {
     }
 
     async fn absorb(&self, released: &Released) -> Result<(), CallError> {
-        let caller = released.caller();
-        let name = caller.client().name();
-        self.runs
-            .absorb(name, caller.user().map_or("", |user| &user.subject), released.run(), released.labels())
-            .await
-            .map_err(CallError::Runs)
+        self.runs.absorb(released.run(), released.labels()).await.map_err(CallError::Runs)
     }
 
     /// Puts the outcome on record, and only then makes a reply of it.
     async fn seal(&self, mut trail: Trail, outcome: Result<Released, CallError>) -> Reply {
+        self.audit.note_judged(&mut trail);
         if let Ok(released) = &outcome {
             let (Content::Structured(value) | Content::Unchecked(value)) = released.content();
             self.audit.note_result(&mut trail, value, released.tool().manifest().record);
@@ -177,14 +184,10 @@ impl Gateway {
     ///
     /// # Errors
     /// When the caller does not prove who it is.
-    pub fn list(
-        &self,
-        proof: &Proof,
-        source: Option<IpAddr>,
-        now: Timestamp,
-    ) -> Result<Vec<Arc<Tool>>, IdentityError> {
-        let rules = self.rules.load();
-        let caller = identity::authenticate(&rules.clients, proof, source, now)?;
+    pub async fn list(&self, proof: &Proof, source: Option<IpAddr>) -> Result<Vec<Arc<Tool>>, IdentityError> {
+        let rules = self.rules.load_full();
+        let now = Timestamp::now();
+        let caller = self.identities.authenticate(&rules.clients, proof, source, now).await?;
         Ok(rules.catalog.list(&caller).cloned().collect())
     }
 
@@ -192,9 +195,105 @@ impl Gateway {
     ///
     /// # Errors
     /// When it proves nothing.
-    pub fn authenticate(&self, proof: &Proof, origin: Origin) -> Result<Caller, IdentityError> {
-        identity::authenticate(&self.rules.load().clients, proof, origin.source, Timestamp::now())
-            .inspect_err(|refusal| self.audit.unidentified(origin.source, refusal.code()))
+    pub async fn authenticate(&self, proof: &Proof, origin: Origin) -> Result<Caller, IdentityError> {
+        let rules = self.rules.load_full();
+        let caller = self.identities.authenticate(&rules.clients, proof, origin.source, Timestamp::now());
+        caller.await.inspect_err(|refusal| self.audit.unidentified(origin.source, refusal.code()))
+    }
+
+    /// What this server tells of itself to whoever asks for tokens.
+    #[must_use]
+    pub const fn metadata(&self) -> &Metadata {
+        self.identities.metadata()
+    }
+
+    /// The public keys of the tokens that are issued here.
+    ///
+    /// # Errors
+    /// When there is none, and none can be made.
+    pub async fn published_keys(&self) -> Result<Option<Value>, MintError> {
+        self.identities.published_keys().await
+    }
+
+    /// Makes a token for a client that asks for one. A failure to prove who it is is counted on record.
+    ///
+    /// # Errors
+    /// When the client does not prove who it is, or asks for what it may not have.
+    pub async fn mint(
+        &self,
+        request: &TokenRequest,
+        proof: &Proof,
+        origin: Origin,
+    ) -> Result<NewAccessToken, TokenRefusal> {
+        let rules = self.rules.load_full();
+        let (certificate, now) = (proof.certificate.as_deref(), Timestamp::now());
+        let minted = self.identities.mint(&rules.clients, request, certificate, origin.source, now).await;
+        minted.inspect_err(|refusal| self.count_refusal(refusal, origin))
+    }
+
+    /// Takes a token back.
+    ///
+    /// # Errors
+    /// When the client does not prove who it is, or the store does not answer.
+    pub async fn take_back(
+        &self,
+        client: &ClientProof,
+        token: &SecretString,
+        proof: &Proof,
+        origin: Origin,
+    ) -> Result<(), TokenRefusal> {
+        let rules = self.rules.load_full();
+        let (certificate, now) = (proof.certificate.as_deref(), Timestamp::now());
+        let taken = self.identities.take_back(&rules.clients, client, token, certificate, origin.source, now);
+        taken.await.inspect_err(|refusal| self.count_refusal(refusal, origin)).map(|_| ())
+    }
+
+    fn count_refusal(&self, refusal: &TokenRefusal, origin: Origin) {
+        let code = match refusal {
+            TokenRefusal::Client(refusal) => refusal.code(),
+            other => other.code(),
+        };
+        self.audit.unidentified(origin.source, code);
+    }
+
+    /// Begins the run of a local process, and gives the proof that its calls show from then on.
+    ///
+    /// # Errors
+    /// When the process may not claim to be that client, or no run can be begun.
+    pub async fn begin_process(&self, proof: Proof) -> Result<(Proof, RunId), IdentityError> {
+        let rules = self.rules.load_full();
+        self.identities.begin_process(&rules.clients, proof, Timestamp::now()).await
+    }
+
+    /// Keeps the run of a process from being idle, for as long as this is waited for.
+    pub async fn keep_process(&self, proof: &Proof) -> Infallible {
+        loop {
+            tokio::time::sleep(self.identities.keep_every()).await;
+            self.identities.keep_process(&self.rules.load_full().clients, proof).await;
+        }
+    }
+
+    /// Begins a session of an older revision, and gives its id.
+    ///
+    /// # Errors
+    /// When there are as many as there may be, or the store does not answer.
+    pub async fn begin_session(&self, caller: &Caller) -> Result<String, SessionError> {
+        self.identities.begin_session(caller, Timestamp::now()).await
+    }
+
+    /// The run of a session that is the caller's own.
+    ///
+    /// # Errors
+    /// When there is none of this id, or it is somebody else's.
+    pub async fn session(&self, caller: &Caller, session: &str) -> Result<RunId, IdentityError> {
+        Ok(self.identities.session(caller, session, Timestamp::now()).await?.id())
+    }
+
+    /// Ends the run of a session or a process that is over.
+    pub async fn end_run(&self, run: &RunId) {
+        if let Err(error) = self.identities.end(run, EndReason::Closed).await {
+            tracing::warn!(%run, %error, "the run of what is over could not be ended; it ends by its idle limit");
+        }
     }
 
     /// Refuses a call now that lacks only scopes, for transports that must say so early.
@@ -205,9 +304,8 @@ impl Gateway {
     pub async fn step_up(&self, call: Call) -> Result<(Reply, Vec<String>), Call> {
         let rules = self.rules.load_full();
         let source = call.origin.source;
-        let Ok(caller) = identity::authenticate(&rules.clients, &call.proof, source, call.received) else {
-            return Err(call);
-        };
+        let caller = self.identities.authenticate(&rules.clients, &call.proof, source, call.received).await;
+        let Ok(caller) = caller else { return Err(call) };
         if !rules.catalog.needs_step_up(&caller, &call.kind) {
             return Err(call);
         }
@@ -285,7 +383,7 @@ pub fn rehearse(
     call: Call,
     trail: &mut Trail,
 ) -> Result<(), CallError> {
-    let run = Run { id: "rehearsal".into(), labels: labels.into_iter().collect(), ..Run::default() };
+    let run = Run::rehearsal(Principal::client(client.clone()), labels.into_iter().collect());
     let limits = Limits::build(&rules.clients, &rules.catalog); // a rehearsal spends nobody's budget
     let identified = trail.note(identity::rehearse(&rules.clients, client, run, call))?;
     let admitted = trail.note(rules.catalog.admit(identified))?;

@@ -3,23 +3,40 @@
 mod caller;
 mod clients;
 mod error;
+mod issuers;
+pub mod jwt;
 mod key;
+mod metadata;
+mod mint;
+mod own;
+#[cfg(test)]
+mod tests;
+mod tokens;
 
-use std::{net::IpAddr, ops::Deref, sync::Arc};
+use std::{net::IpAddr, num::NonZeroU32, ops::Deref, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
+use serde_json::Value;
 
 use crate::{
-    call::{Call, CallerFacts, Claim, Facts, Passed, Proof, Stage, TokenFacts},
-    manifest::ClientName,
-    runs::{Run, Runs},
+    call::{Call, CallerFacts, Claim, Facts, Passed, Proof, RunClaim, Stage, TokenFacts},
+    egress::Egress,
+    manifest::{ClientName, IdentitySpec, RunsSpec},
+    runs::{
+        EndReason, EndedRun, NewRun, Run, RunError, RunId, RunKind, Runs, RunsError, Standing, StandingError,
+    },
 };
+use mint::Used;
+use tokens::Tokens;
 
 pub use caller::{Authentication, Caller, Grant};
 pub use clients::{Client, Clients};
-pub use error::IdentityError;
+pub use error::{IdentityError, SessionError};
 pub use key::{ApiKey, NewKey};
+pub use metadata::Metadata;
+pub use mint::{ClientProof, NewAccessToken, TokenRefusal, TokenRequest};
+pub use own::MintError;
 
 /// A call whose caller is known.
 #[derive(Debug)]
@@ -27,7 +44,15 @@ pub struct Identified {
     call: Call,
     caller: Caller,
     run: Run,
-    rehearsal: bool,
+    /// What its caller stands on. A call that is only rehearsed stands on nothing.
+    ground: Option<Ground>,
+}
+
+/// What a caller stands on, and who knows whether that still holds.
+#[derive(Debug)]
+struct Ground {
+    runs: Arc<Runs>,
+    standing: Standing,
 }
 
 impl Identified {
@@ -46,7 +71,16 @@ impl Identified {
     /// Whether the call is only rehearsed: judged, and never carried out.
     #[must_use]
     pub const fn is_rehearsal(&self) -> bool {
-        self.rehearsal
+        self.ground.is_none()
+    }
+
+    /// Whether the caller still stands where it stood when the call arrived. Asks memory only.
+    ///
+    /// # Errors
+    /// When its client, key, token or run was revoked, has ended or expired meanwhile.
+    pub fn still_stands(&self) -> Result<(), StandingError> {
+        let Some(Ground { runs, standing }) = &self.ground else { return Ok(()) };
+        runs.check(standing, Timestamp::now())
     }
 }
 
@@ -64,8 +98,8 @@ impl Passed for Identified {
             client: self.caller.client.name().to_string(),
             authentication: self.caller.authentication.word(),
             key: self.caller.key().map(ToString::to_string),
-            run: self.run.id.clone(),
-            run_ended: self.run.ended.clone(),
+            run: self.run.id().to_string(),
+            run_ended: self.run.ended().map(|run| run.to_string()),
             token: self.caller.grant().map(token_facts),
             user: self.caller.user().cloned(),
         });
@@ -76,66 +110,236 @@ fn token_facts(grant: &Grant) -> TokenFacts {
     TokenFacts { id: grant.id.clone(), issuer: grant.issuer.clone() }
 }
 
+/// How long one local process may be served.
+const PROCESS_MAX: Duration = Duration::from_secs(30 * 86_400);
+
 /// Finds out who calls.
 #[derive(Debug)]
 pub struct Identities {
     runs: Arc<Runs>,
+    tokens: Tokens,
+    bounds: RunsSpec,
+    used: Used,
+    metadata: Metadata,
 }
 
 impl Identities {
-    /// Identities whose runs are kept in `runs`.
+    /// Identities whose runs are kept in `runs`, and whose tokens a server takes or issues.
     #[must_use]
-    pub const fn new(runs: Arc<Runs>) -> Self {
-        Self { runs }
+    pub fn new(runs: Arc<Runs>, spec: &IdentitySpec, egress: &Egress) -> Self {
+        let tokens = Tokens::new(spec, egress, &runs);
+        let metadata = Metadata::new(spec);
+        Self { runs, tokens, bounds: spec.runs, used: Used::default(), metadata }
     }
 
-    /// Identifies a call.
+    /// Identifies a call, and finds the run that it belongs to.
     ///
     /// # Errors
     /// When the caller does not prove who it is, or its run cannot be found.
     pub async fn identify(&self, clients: &Clients, call: Call) -> Result<Identified, IdentityError> {
-        let caller = authenticate(clients, &call.proof, call.origin.source, call.received)?;
-        let fresh = call.id.to_string();
-        let subject = caller.user().map_or("", |user| &user.subject);
-        let run = self.runs.open(caller.client.name(), subject, fresh, call.received).await?;
-        Ok(Identified { call, caller, run, rehearsal: false })
+        let now = call.received;
+        let caller = self.authenticate(clients, &call.proof, call.origin.source, now).await?;
+        let (run, bound) = self.run(&caller, &call.proof, now).await?;
+        let standing = caller.standing(bound.then(|| run.id()));
+        let ground = Some(Ground { runs: Arc::clone(&self.runs), standing });
+        Ok(Identified { call, caller, run: run.with_call(), ground })
+    }
+
+    /// Who shows this proof? Spends nothing and changes nothing.
+    ///
+    /// # Errors
+    /// When the proof proves nothing, was taken away, or is shown from where its client may not call.
+    pub async fn authenticate(
+        &self,
+        clients: &Clients,
+        proof: &Proof,
+        source: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Caller, IdentityError> {
+        let caller = self.claimed(clients, proof, now).await?;
+        // A local process has no address, and needs none.
+        let asserted = caller.authentication == Authentication::Asserted;
+        if !asserted && !caller.client.may_call_from(source) {
+            return Err(IdentityError::WrongSource(caller.client.name().clone()));
+        }
+        self.runs.check(&caller.standing(None), now)?;
+        if let Some(key) = &caller.key {
+            self.runs.key_used(key, now);
+        }
+        Ok(caller)
+    }
+
+    async fn claimed(
+        &self,
+        clients: &Clients,
+        proof: &Proof,
+        now: Timestamp,
+    ) -> Result<Caller, IdentityError> {
+        let known = |client, authentication| Caller { client, authentication, key: None, grant: None };
+        match (&proof.claim, &proof.certificate) {
+            (Claim::Nothing, None) => Err(IdentityError::Nothing),
+            (Claim::Nothing, Some(certificate)) => {
+                let client = clients.by_certificate(certificate).ok_or(IdentityError::UnknownCertificate)?;
+                Ok(known(client, Authentication::Certificate))
+            }
+            (Claim::Bearer(text), certificate) => match Bearer::of(text.expose_secret()) {
+                Some(Bearer::Key(key)) => {
+                    let (client, id) = clients.by_key(&key, self.runs.key(key.id()).as_deref(), now)?;
+                    Ok(Caller { key: Some(id), ..known(client, Authentication::ApiKey) })
+                }
+                Some(Bearer::Token(token)) => {
+                    self.tokens.caller(clients, token, certificate.as_deref(), now).await
+                }
+                None => Err(IdentityError::Malformed),
+            },
+            (Claim::Asserted(name), _) => {
+                let client = clients.named(name).ok_or_else(|| IdentityError::UnknownClient(name.clone()))?;
+                if !client.may_be_asserted() {
+                    return Err(IdentityError::NotForStdio(name.clone()));
+                }
+                Ok(known(client, Authentication::Asserted))
+            }
+        }
+    }
+
+    /// The run that a call belongs to, and whether its caller is bound to it.
+    ///
+    /// A token's run is the harness's word, and outweighs what a client says of itself.
+    async fn run(
+        &self,
+        caller: &Caller,
+        proof: &Proof,
+        now: Timestamp,
+    ) -> Result<(Run, bool), IdentityError> {
+        let principal = caller.principal();
+        if let Some(id) = caller.grant().and_then(|grant| grant.run) {
+            return Ok((self.runs.resume(&id, &principal, now).await?, true));
+        }
+        match &proof.run {
+            Some(RunClaim::Session(session)) => {
+                Ok((self.runs.session(session.expose_secret(), &principal, now).await?, true))
+            }
+            Some(RunClaim::Process(id)) => {
+                let id = RunId::parse(id).ok_or(IdentityError::Run(RunError::Unknown))?;
+                Ok((self.runs.resume(&id, &principal, now).await?, true))
+            }
+            None => Ok((self.runs.default_run(&principal, now).await?, false)),
+        }
+    }
+
+    /// Begins the run of a local process, and gives the proof that its calls show from then on.
+    ///
+    /// # Errors
+    /// When the process may not claim to be that client, or no run can be begun.
+    pub async fn begin_process(
+        &self,
+        clients: &Clients,
+        proof: Proof,
+        now: Timestamp,
+    ) -> Result<(Proof, RunId), IdentityError> {
+        let caller = self.authenticate(clients, &proof, None, now).await?;
+        let run = NewRun { lifetime: PROCESS_MAX, ..self.new_run(&caller, RunKind::Stdio, None) };
+        let run = self.runs.begin(&run, now).await?;
+        Ok((Proof { run: Some(RunClaim::Process(run.id().to_string())), ..proof }, run.id()))
+    }
+
+    /// Begins a session, and gives its id: the one thing that its client has to show besides its proof.
+    ///
+    /// # Errors
+    /// When there are as many as there may be, or the store does not answer.
+    pub async fn begin_session(&self, caller: &Caller, now: Timestamp) -> Result<String, SessionError> {
+        let max = |max: NonZeroU32| usize::try_from(max.get()).unwrap_or(usize::MAX);
+        if self.runs.sessions_of(caller.client.name()) >= max(self.bounds.sessions) {
+            return Err(SessionError::OfClient { max: self.bounds.sessions });
+        }
+        if self.runs.sessions() >= max(self.bounds.sessions_in_all) {
+            return Err(SessionError::InAll { max: self.bounds.sessions_in_all });
+        }
+        let mut id = [0; 16];
+        aws_lc_rs::rand::fill(&mut id).map_err(|_| RunsError::NoRandom)?;
+        let id = hex::encode(id);
+        self.runs.begin(&self.new_run(caller, RunKind::Session, Some(&id)), now).await?;
+        Ok(id)
+    }
+
+    /// How often a process that makes no calls has to say that it is still there.
+    #[must_use]
+    pub fn keep_every(&self) -> Duration {
+        self.bounds.idle.duration() / 4
+    }
+
+    /// Says that a process is still there: its run is not idle while it lives.
+    pub async fn keep_process(&self, clients: &Clients, proof: &Proof) {
+        let now = Timestamp::now();
+        if let Ok(caller) = self.authenticate(clients, proof, None, now).await {
+            // A run that has ended meanwhile stays so: the next call is refused, and says why on record.
+            let _ = self.run(&caller, proof, now).await;
+        }
+    }
+
+    fn new_run<'a>(&self, caller: &Caller, kind: RunKind, session: Option<&'a str>) -> NewRun<'a> {
+        NewRun {
+            principal: caller.principal(),
+            kind,
+            lifetime: self.bounds.lifetime.duration(),
+            idle: self.bounds.idle.duration(),
+            destinations: Vec::new(),
+            session,
+        }
+    }
+
+    /// Ends a run that nobody is going to use any more.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn end(&self, run: &RunId, why: EndReason) -> Result<Option<EndedRun>, RunsError> {
+        self.runs.end(run, why, Timestamp::now()).await
+    }
+
+    /// What this server tells of itself to whoever asks for tokens.
+    #[must_use]
+    pub const fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The public keys of its own tokens, as a set (RFC 7517 §5).
+    ///
+    /// # Errors
+    /// When there is none, and none can be made.
+    pub async fn published_keys(&self) -> Result<Option<Value>, MintError> {
+        match self.tokens.own() {
+            Some(own) => own.published(Timestamp::now()).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a session is the caller's own.
+    ///
+    /// # Errors
+    /// When there is none of this id, or it is somebody else's.
+    pub async fn session(
+        &self,
+        caller: &Caller,
+        session: &str,
+        now: Timestamp,
+    ) -> Result<Run, IdentityError> {
+        Ok(self.runs.session(session, &caller.principal(), now).await?)
     }
 }
 
-/// Who shows this proof? Spends nothing and changes nothing.
-///
-/// # Errors
-/// When the proof proves nothing, or is shown from where its client may not call.
-pub fn authenticate(
-    clients: &Clients,
-    proof: &Proof,
-    source: Option<IpAddr>,
-    now: Timestamp,
-) -> Result<Caller, IdentityError> {
-    let known = |client, authentication| Caller { client, authentication, key: None, grant: None };
-    let caller = match (&proof.claim, &proof.certificate) {
-        (Claim::Nothing, None) => return Err(IdentityError::Nothing),
-        (Claim::Nothing, Some(certificate)) => {
-            let client = clients.by_certificate(certificate).ok_or(IdentityError::UnknownCertificate)?;
-            known(client, Authentication::Certificate)
+/// A bearer token, by its form.
+enum Bearer<'a> {
+    Key(ApiKey<'a>),
+    Token(&'a str),
+}
+
+impl<'a> Bearer<'a> {
+    fn of(text: &'a str) -> Option<Self> {
+        if text.starts_with("cg_") {
+            return ApiKey::parse(text).map(Self::Key);
         }
-        (Claim::Bearer(text), _) => {
-            let key = ApiKey::parse(text.expose_secret()).ok_or(IdentityError::Malformed)?;
-            let (client, id) = clients.by_key(&key, now)?;
-            Caller { key: Some(id), ..known(client, Authentication::ApiKey) }
-        }
-        (Claim::Asserted(name), _) => {
-            let client = clients.named(name).ok_or_else(|| IdentityError::UnknownClient(name.clone()))?;
-            if !client.may_be_asserted() {
-                return Err(IdentityError::NotForStdio(name.clone()));
-            }
-            return Ok(known(client, Authentication::Asserted));
-        }
-    };
-    if !caller.client.may_call_from(source) {
-        return Err(IdentityError::WrongSource(caller.client.name().clone()));
+        text.contains('.').then_some(Self::Token(text))
     }
-    Ok(caller)
 }
 
 /// A call that is judged as if `client` made it in `run`, and that no stage carries out.
@@ -150,5 +354,5 @@ pub fn rehearse(
 ) -> Result<Identified, IdentityError> {
     let client = clients.named(client).ok_or_else(|| IdentityError::UnknownClient(client.clone()))?;
     let caller = Caller { client, authentication: Authentication::Rehearsed, key: None, grant: None };
-    Ok(Identified { call, caller, run, rehearsal: true })
+    Ok(Identified { call, caller, run, ground: None })
 }

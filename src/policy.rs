@@ -13,6 +13,7 @@ mod context;
 mod decision;
 #[cfg(test)]
 mod fixture;
+mod input;
 mod load;
 mod nesting;
 mod pending;
@@ -31,9 +32,10 @@ use std::{
     thread,
 };
 
-pub use authorized::{AuthorizeError, Authorized, CallFacts};
+pub use authorized::{AuthorizeError, Authorized};
 use cedar_policy::{Context, Entities, EntityUid, Request};
 pub use decision::{Deciding, Decision, Obligation, PolicyError, Question, RequestFacts, RunFacts, Verdict};
+pub use input::{CallFacts, DecisionInput, InputError};
 use serde_json::{Map, Value};
 
 use self::{

@@ -12,6 +12,7 @@ mod lint;
 mod pattern;
 mod place;
 mod share;
+mod walk;
 
 use std::{
     collections::HashMap,
@@ -32,6 +33,7 @@ pub use compiled::{BadSchema, CompiledSchema, Mismatch, compile};
 pub use cost::Estimate;
 pub use lane::{Lane, Unchecked};
 pub use lint::{Unbounded, unbounded};
+pub(crate) use walk::each_schema;
 
 /// A call whose arguments fit.
 #[derive(Debug)]

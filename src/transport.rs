@@ -9,6 +9,7 @@ mod http;
 mod lines;
 mod listener;
 mod mcp;
+mod oauth;
 mod refusal;
 mod serve;
 mod source;

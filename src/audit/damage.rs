@@ -431,6 +431,33 @@ fn a_head_by_another_key_is_found_though_its_tree_is_right() {
     assert_eq!((damage.rule, damage.file), (Rule::HeadSignature, sample.segment(3)));
 }
 
+/// Somebody without the key edits a record and makes all that follows fit, but for the signatures.
+#[test]
+fn an_edit_behind_which_only_signatures_are_wrong_is_named_where_it_is_with_fewer_signatures_too() {
+    let sample = Sample::new();
+    let edited = |index| if index == 500 { "edited".to_owned() } else { format!("r{index}") };
+    let mut edited = log_bytes("serve-0", RECORDS, &edited);
+    let mut size = 0;
+    for frame in edited.segments.iter_mut().flat_map(|(_, frames)| frames) {
+        size += u64::from(frame[4] == 1);
+        if frame[4] == 2 && size > 500 {
+            let (tag, mut payload) = (frame[5..21].try_into().unwrap(), frame[21..frame.len() - 4].to_vec());
+            let letter = payload.len() - 12;
+            payload[letter] = if payload[letter] == b'A' { b'B' } else { b'A' };
+            *frame = super::sample::frame(2, &tag, &payload);
+        }
+    }
+    edited.write(&sample.log);
+    let before = sample.bytes.heads.iter().rfind(|(size, _)| *size <= 500).unwrap().0;
+    let after = sample.bytes.heads.iter().find(|(size, _)| *size > 500).unwrap().0;
+    for which in [Signatures::Every, Signatures::Covering] {
+        let report = verify(sample.state.path(), &sample.keys, which, &mut |_| ()).unwrap();
+        let damage = report.damage().find(|damage| damage.rule == Rule::HeadSignature).unwrap();
+        assert_eq!((damage.index, damage.until), (before, Some(after)), "{which:?}");
+        assert_eq!(report.logs[0].signed, before, "{which:?}");
+    }
+}
+
 #[test]
 fn records_after_the_last_head_are_unsigned_and_a_cut_frame_is_torn_but_neither_is_damage() {
     let sample = Sample::new();
@@ -464,6 +491,37 @@ fn missing_tiles_and_bundles_are_named() {
     assert!(sample.verify().is_clean());
 }
 
+#[test]
+fn a_checkpoint_that_was_published_for_certain_is_missed() {
+    let state = tempfile::tempdir().unwrap();
+    let keys = vec![Key::parse(&vkey(&signer(1))).unwrap()];
+    let folder = state.path().join("audit/serve-0");
+    let rules = || -> Vec<(Rule, PathBuf)> {
+        let report = verify(state.path(), &keys, Signatures::Every, &mut |_| ()).unwrap();
+        report.damage().map(|damage| (damage.rule.clone(), damage.file.clone())).collect()
+    };
+    let text = |index: u64, seconds: u64| {
+        let kind = if index == 0 { "start" } else { "outcome" };
+        format!(r#"{{"record":"{kind}","time":"2026-11-23T10:00:{:02}Z","v":1}}"#, index * seconds)
+    };
+    // Five records, within four seconds and within twenty.
+    log_bytes("serve-0", 5, &|index| text(index, 1)).write(&folder);
+    assert_eq!(rules(), [], "its writer may have died at once");
+    fs::write(
+        folder.join("cosignatures"),
+        log_bytes("serve-0", 5, &|index| text(index, 1)).heads[1].1.clone(),
+    )
+    .unwrap();
+    assert_eq!(rules(), [(Rule::CheckpointMissing, folder.join("checkpoint"))], "a witness has seen one");
+    fs::remove_file(folder.join("cosignatures")).unwrap();
+    let long = log_bytes("serve-0", 5, &|index| text(index, 5));
+    long.write(&folder);
+    assert_eq!(rules(), [(Rule::CheckpointMissing, folder.join("checkpoint"))]);
+    let (size, note) = long.heads.last().unwrap();
+    Publisher::anew(&folder).publish(note, *size).unwrap();
+    assert_eq!(rules(), []);
+}
+
 /// A record of another log's head.
 fn heads_record(log: &str, note: &[u8]) -> String {
     let heads = serde_json::json!([{"checkpoint": str::from_utf8(note).unwrap(), "log": log}]);
@@ -487,13 +545,22 @@ fn a_log_that_another_one_has_on_record_must_exist_and_hold_that_head() {
     let rule = || first().map(|damage| (damage.log, damage.index, damage.rule));
     let expect = |rule| Some(("serve-0".to_owned(), 7, rule));
 
+    let publish = |log: &LogBytes| {
+        log.write(&folder);
+        let (size, note) = log.heads.last().unwrap();
+        Publisher::anew(&folder).publish(note, *size).unwrap();
+    };
+
     recorded(other.heads[8].1.clone());
     assert_eq!(rule(), expect(Rule::OtherMissing("serve-1".to_owned())));
     other.write(&folder);
+    let unpublished = Some(("serve-1".to_owned(), 100, Rule::CheckpointMissing));
+    assert_eq!(rule(), unpublished, "what is on record of it was published");
+    publish(&other);
     assert_eq!(rule(), None);
-    shorter.write(&folder);
+    publish(&shorter);
     assert_eq!(rule(), expect(Rule::OtherShorter("serve-1".to_owned())));
-    forked.write(&folder);
+    publish(&forked);
     assert_eq!(rule(), expect(Rule::OtherTree("serve-1".to_owned())));
     let mut bad = other.heads[8].1.clone();
     let end = bad.len() - 9;
@@ -510,6 +577,12 @@ fn a_log_is_verified_by_any_of_the_keys_and_by_no_other() {
         |keys: &[Key]| verify(sample.state.path(), keys, Signatures::Every, &mut |_| ()).unwrap().is_clean();
     assert!(clean(&[key(2), key(1)]));
     assert!(!clean(&[key(2)]));
+    let other = verify(sample.state.path(), &[key(2)], Signatures::Every, &mut |_| ()).unwrap();
+    let said: Vec<String> = other.damage().map(|damage| damage.rule.to_string()).collect();
+    insta::assert_snapshot!(
+        said.join("; "),
+        @"it is signed by the key `callgate.test/0123456789abcdef/serve-0+2da985a1`, and the key given is `callgate.test/0123456789abcdef/serve-0+ffa06055`"
+    );
     // A copy of the log by itself, under another name.
     let copy = sample.state.path().join("evidence");
     fs::rename(&sample.log, &copy).unwrap();

@@ -127,6 +127,7 @@ fn trail(second: i64, is_full: bool) -> Trail {
     });
     facts.tool = Some(ToolFacts { digest: DIGEST.into(), effects: if is_full { "write" } else { "read" } });
     facts.arguments_digest = Some(format!("hmac-sha256:{}", "a1".repeat(32)));
+    facts.decision_input_digest = is_full.then(|| format!("hmac-sha256:{}", "c3".repeat(32)));
     facts.result_digest = Some(format!("hmac-sha256:{}", "b2".repeat(32)));
     if is_full {
         facts.decision = Some(DecisionFacts {

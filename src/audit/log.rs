@@ -17,6 +17,7 @@ use super::{
     disk::RealDisk,
     key::KeyError,
     recover::{Claim, RecoverError, Recovered, Seen, recover},
+    rollback::{self, OnRecord},
     setup::Setup,
     side::SideError,
 };
@@ -71,6 +72,22 @@ pub enum LogError {
         /// Why.
         reason: String,
     },
+    /// Somebody else knows more of the log, or another log.
+    #[error(
+        "the log `{log}` holds {size} records, but {contradiction}; put its newest state back, or move `{}` away, so \
+         that another log is begun",
+        folder.display()
+    )]
+    PutBack {
+        /// The log.
+        log: LogName,
+        /// Its folder.
+        folder: PathBuf,
+        /// How many records it holds.
+        size: u64,
+        /// Who knows what.
+        contradiction: String,
+    },
     /// All slots are taken.
     #[error("all {slots} logs of kind `{kind}` are in use by other processes")]
     Full {
@@ -112,22 +129,39 @@ pub(super) struct Claimed {
 const SLOTS_MAX: u32 = 256;
 
 /// Claims the first log of a kind that no other process holds, and mends what an interrupted one left.
-pub(super) fn claim(folder: &Path, kind: &'static str, setup: &Setup) -> Result<Claimed, LogError> {
+///
+/// A log that others know more of is refused, before anything is signed. A name that others know and that holds
+/// nothing any more is not used again: two logs of one name would pass for a log that was tampered with.
+pub(super) fn claim(logs: &Path, kind: &'static str, setup: &Setup) -> Result<Claimed, LogError> {
+    let mut on_record = None;
     for slot in 0..SLOTS_MAX {
         let name = LogName(format!("{kind}-{slot}"));
-        let folder = folder.join(&name.0);
-        if let Some(lock) = lock(&folder)? {
-            let origin = format!("{}/{name}", setup.base);
-            let claim = Claim {
-                folder: &folder,
-                key: setup.signing.for_log(&origin)?,
-                known: &setup.previous,
-                boot: &boot(),
-                now_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
-            };
-            let recovered = recover(Arc::new(RealDisk), claim, &seen)?.holding(lock);
-            return Ok(Claimed { name, folder, origin, recovered });
+        let folder = logs.join(&name.0);
+        let Some(lock) = lock(&folder)? else { continue };
+        let origin = format!("{}/{name}", setup.base);
+        let key = setup.signing.for_log(&origin)?;
+        let on_record = on_record.get_or_insert_with(|| OnRecord::read(logs));
+        let mut known = on_record.of(&name.0, &key.trusting(&setup.previous)?);
+        if !known.is_empty() && rollback::is_new(&folder) {
+            tracing::warn!(log = %name, "a log is gone that other logs have a head of; its name is not used again");
+            continue;
         }
+        known.extend(rollback::witnessed(&folder));
+        let claim = Claim {
+            folder: &folder,
+            key,
+            known: &setup.previous,
+            boot: &boot(),
+            now_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
+        };
+        let recovered = recover(Arc::new(RealDisk), claim, &seen)?.holding(lock);
+        let size = recovered.size();
+        let contradiction = rollback::contradiction(&folder, size, known);
+        if let Some(contradiction) = contradiction.map_err(|source| LogError::io(&folder, source))? {
+            let contradiction = contradiction.to_string();
+            return Err(LogError::PutBack { log: name, folder, size, contradiction });
+        }
+        return Ok(Claimed { name, folder, origin, recovered });
     }
     Err(LogError::Full { kind, slots: SLOTS_MAX })
 }

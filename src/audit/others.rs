@@ -13,6 +13,8 @@ use super::record::OtherHead;
 const CHECKPOINT_BYTES_MAX: u64 = 4_096;
 /// Logs whose heads one record holds.
 const LOGS_MAX: usize = 64;
+/// After so many records of this log's own, all heads are put on record again: a start finds them at its end.
+const AGAIN_AFTER_RECORDS: u64 = 16_384;
 
 /// The other logs of a state folder, and what is on record of them.
 #[derive(Debug)]
@@ -20,12 +22,14 @@ pub(super) struct Others {
     folder: PathBuf,
     own: String,
     recorded: BTreeMap<String, u64>,
+    /// How long this log was when all it knows was put on record.
+    said: u64,
 }
 
 impl Others {
     /// The logs in `folder` other than `own`.
     pub(super) fn new(folder: &Path, own: &str) -> Self {
-        Self { folder: folder.to_owned(), own: own.to_owned(), recorded: BTreeMap::new() }
+        Self { folder: folder.to_owned(), own: own.to_owned(), recorded: BTreeMap::new(), said: 0 }
     }
 
     /// The heads that have something new to say.
@@ -33,6 +37,11 @@ impl Others {
     /// A log that has grown by one record only may have done so to put our head on record: if that were
     /// recorded in turn, idle logs would grow for ever.
     pub(super) fn news(&mut self) -> Vec<OtherHead> {
+        let own = read(&self.folder.join(&self.own).join("checkpoint")).map_or(0, |(_, size)| size);
+        if own >= self.said.saturating_add(AGAIN_AFTER_RECORDS) {
+            self.said = own;
+            self.recorded.clear();
+        }
         let mut news = Vec::new();
         for log in self.logs() {
             let path = self.folder.join(&log).join("checkpoint");
@@ -97,6 +106,22 @@ mod tests {
         publish(folder.path(), "stdio-0", 1);
         let news = [("serve-1".to_owned(), "9".to_owned()), ("stdio-0".to_owned(), "1".to_owned())];
         assert_eq!(sizes(&mut others), news);
+    }
+
+    #[test]
+    fn a_busy_log_says_again_what_it_knows_of_idle_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut others = Others::new(folder.path(), "serve-0");
+        publish(folder.path(), "serve-1", 5);
+        let news = [("serve-1".to_owned(), "5".to_owned())];
+        assert_eq!(sizes(&mut others), news);
+        for (own, is_said) in
+            [(16_383, false), (16_384, true), (16_385, false), (40_000, true), (56_383, false)]
+        {
+            publish(folder.path(), "serve-0", own);
+            let expected = if is_said { &news[..] } else { &[] };
+            assert_eq!(sizes(&mut others), expected, "{own}");
+        }
     }
 
     #[test]

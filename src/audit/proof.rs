@@ -29,7 +29,7 @@ use std::{fmt::Write, io, path::PathBuf};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::verifier::{
-    note::{Checkpoint, Key, NoteError},
+    note::{Checkpoint, Key, NoteError, OtherKey},
     tree::{self, Hash, leaf_hash},
 };
 
@@ -88,6 +88,9 @@ pub enum CheckError {
     /// A checkpoint is not one, or signed by somebody else.
     #[error("the checkpoint cannot be trusted: {0}")]
     Checkpoint(NoteError),
+    /// A checkpoint is signed by another key than those that are given.
+    #[error("the checkpoint cannot be trusted: {0}")]
+    OtherKey(OtherKey),
     /// The checkpoints are of two logs.
     #[error("the checkpoints are of two logs, `{old}` and `{new}`")]
     TwoLogs {
@@ -251,6 +254,9 @@ pub fn check_consistency(old: &[u8], proof: &[u8], keys: &[Key]) -> Result<(u64,
 /// Reads a checkpoint and verifies that one of the keys signed it.
 fn trusted<'a>(note: &'a [u8], keys: &[Key]) -> Result<Checkpoint<'a>, CheckError> {
     let checkpoint = Checkpoint::parse(note).map_err(CheckError::Checkpoint)?;
+    if let Some(other) = checkpoint.other_key(keys) {
+        return Err(CheckError::OtherKey(other));
+    }
     let of_log = |key: &Key| {
         if key.name() == checkpoint.origin {
             return Some(key.clone());

@@ -21,7 +21,8 @@ use super::{
     },
 };
 
-const BLOCK_BYTES: usize = 1 << 20;
+/// Holds any frame, and a part of a bundle: the end of it is read again for the next bundle.
+const BLOCK_BYTES: usize = 128 << 10;
 const TILE_WIDTH: usize = 256;
 const ENTRIES: &str = "entries";
 
@@ -71,6 +72,8 @@ pub struct Publisher {
     /// The entries of the bundle that is not whole yet.
     bundle: Vec<u8>,
     place: Place,
+    /// What is read into: kept, since it is needed for each bundle.
+    block: Vec<u8>,
     published: u64,
     /// Partial files of this checkpoint and of the one before: whoever has just read that may still ask for them.
     partials: [Vec<PathBuf>; 2],
@@ -111,6 +114,7 @@ impl Publisher {
             edge: Vec::new(),
             bundle: Vec::new(),
             place: Place::default(),
+            block: Vec::new(),
             published: 0,
             partials: Default::default(),
         }
@@ -250,12 +254,13 @@ impl Publisher {
     /// Hands the next `wanted` records to `take`.
     fn frames(&mut self, wanted: u64, mut take: impl FnMut(&mut Self, &[u8])) -> Result<(), PublishError> {
         let mut taken = 0;
+        let mut block = std::mem::take(&mut self.block);
+        block.resize(BLOCK_BYTES, 0);
         while taken < wanted {
             let path = self.segment(self.place.segment);
             let error = |error| PublishError::File { file: path.clone(), error };
             let mut file = File::open(&path).map_err(error)?;
             file.seek(SeekFrom::Start(self.place.offset)).map_err(error)?;
-            let mut block = vec![0; BLOCK_BYTES];
             let (mut start, mut filled) = (0, 0);
             while taken < wanted {
                 let bytes = block.get(start..filled).unwrap_or_default();
@@ -296,6 +301,7 @@ impl Publisher {
                 self.place = Place { segment: next, offset: 0 };
             }
         }
+        self.block = block;
         Ok(())
     }
 

@@ -19,6 +19,8 @@ use crate::call::{
 const VERSION: u32 = 1;
 /// How many names of a kind a record keeps that would be too long with all of them.
 const NAMES_MAX: usize = 32;
+/// By how much an outcome that is made of an intent can be longer than that.
+const ENDING_BYTES_MAX: usize = 512;
 /// How much of a sentence it then keeps.
 const DETAIL_CHARS_MAX: usize = 1_000;
 
@@ -33,18 +35,6 @@ pub struct Ending {
     pub code: Option<&'static str>,
     /// The refusal in a sentence.
     pub detail: Option<String>,
-}
-
-impl Ending {
-    /// The end of a call whose intent came to be on record too late: it was refused meanwhile.
-    pub(super) fn abandoned() -> Self {
-        Self {
-            outcome: Outcome::Denied,
-            stage: Some(Stage::Audit),
-            code: Some("record_unavailable"),
-            detail: Some("the disk took too long to take the intent; nothing was sent".into()),
-        }
-    }
 }
 
 /// A head that another log of the same state folder has published.
@@ -90,8 +80,13 @@ pub(super) enum Body<'a> {
 /// # Errors
 /// When it is too long even without what may be left out.
 pub(super) fn write(body: &Body<'_>, time: Timestamp) -> Result<Vec<u8>, WriteError> {
+    // What ends an intent is made of its bytes, and has to fit as well.
+    let bytes_max = match body {
+        Body::Intent(_) => RECORD_BYTES_MAX - ENDING_BYTES_MAX,
+        _ => RECORD_BYTES_MAX,
+    };
     let bytes = serialize(&Record::of(body, time))?;
-    if bytes.len() <= RECORD_BYTES_MAX {
+    if bytes.len() <= bytes_max {
         return Ok(bytes);
     }
     let (Body::Intent(trail) | Body::Outcome(trail, _)) = body else {
@@ -103,22 +98,45 @@ pub(super) fn write(body: &Body<'_>, time: Timestamp) -> Result<Vec<u8>, WriteEr
     record.trimmed = true;
     record.detail = record.detail.map(|detail| cut(detail, DETAIL_CHARS_MAX));
     let bytes = serialize(&record)?;
-    if bytes.len() <= RECORD_BYTES_MAX { Ok(bytes) } else { Err(WriteError::TooLarge { bytes: bytes.len() }) }
+    if bytes.len() <= bytes_max { Ok(bytes) } else { Err(WriteError::TooLarge { bytes: bytes.len() }) }
 }
 
 /// The outcome of a call whose intent was found without one: nobody knows what became of it.
 pub(super) fn unfinished(intent: &[u8], time: Timestamp) -> Result<Vec<u8>, WriteError> {
+    let time = time.to_string();
+    let ending = Ending {
+        outcome: Outcome::Unknown,
+        stage: Some(Stage::Gateway),
+        code: Some("interrupted"),
+        detail: Some("the process ended before the call did".into()),
+    };
+    ended(intent, &ending, Some(&time))
+}
+
+/// The outcome of a call whose intent came to be on record too late: it was refused meanwhile.
+pub(super) fn abandoned(intent: &[u8]) -> Result<Vec<u8>, WriteError> {
+    let ending = Ending {
+        outcome: Outcome::Denied,
+        stage: Some(Stage::Audit),
+        code: Some("record_unavailable"),
+        detail: Some("the disk took too long to take the intent; nothing was sent".into()),
+    };
+    ended(intent, &ending, None)
+}
+
+/// The outcome of a call of which there is only the intent; its time is that of the intent, unless given.
+fn ended(intent: &[u8], ending: &Ending, time: Option<&str>) -> Result<Vec<u8>, WriteError> {
     let mut record: Value = serde_json::from_slice(intent).map_err(|_| WriteError::Unwritable)?;
     let members = record.as_object_mut().ok_or(WriteError::Unwritable)?;
     for (member, value) in [
-        ("record", "outcome"),
-        ("outcome", Outcome::Unknown.word()),
-        ("stage", Stage::Gateway.word()),
-        ("code", "interrupted"),
-        ("detail", "the process ended before the call did"),
-        ("time", &time.to_string()),
+        ("record", Some("outcome")),
+        ("outcome", Some(ending.outcome.word())),
+        ("stage", ending.stage.map(Stage::word)),
+        ("code", ending.code),
+        ("detail", ending.detail.as_deref()),
+        ("time", time),
     ] {
-        members.insert(member.to_owned(), value.into());
+        members.extend(value.map(|value| (member.to_owned(), value.into())));
     }
     serde_json_canonicalizer::to_vec(&record).map_err(|_| WriteError::Unwritable)
 }
@@ -173,6 +191,8 @@ struct Record<'a> {
     cut: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<&'a DecisionFacts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision_input_digest: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -308,11 +328,66 @@ impl<'a> Record<'a> {
         self.caller = facts.caller.as_ref();
         self.credential = facts.credential.as_deref();
         self.decision = facts.decision.as_ref();
+        self.decision_input_digest = facts.decision_input_digest.as_deref();
         self.dropped = facts.dropped;
         self.hygiene = Some(&facts.hidden).filter(|hidden| !hidden.is_empty());
         self.labels = &facts.labels;
         self.removed = &facts.removed;
         self.result_digest = facts.result_digest.as_deref();
         self.tool = facts.tool.as_ref();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::{Arguments, Call, CallKind, Origin, Proof};
+
+    fn trail() -> Trail {
+        let kind = CallKind::Tool { name: "t".into(), arguments: Arguments::from(serde_json::Map::new()) };
+        let origin = Origin { transport: Transport::Http, source: None };
+        Trail::begin(&Call::now(kind, Proof::default(), origin, Default::default()), "sha256:00")
+    }
+
+    #[test]
+    fn an_abandoned_call_has_the_outcome_that_its_trail_would_have_given() {
+        let (mut trail, now) = (trail(), Timestamp::now());
+        trail.facts.labels = vec!["pii".into()];
+        let intent = write(&Body::Intent(&trail), now).unwrap();
+        let ending = Ending {
+            outcome: Outcome::Denied,
+            stage: Some(Stage::Audit),
+            code: Some("record_unavailable"),
+            detail: Some("the disk took too long to take the intent; nothing was sent".into()),
+        };
+        let read = |bytes: &[u8]| {
+            let mut record: Value = serde_json::from_slice(bytes).unwrap();
+            record["call"]["micros"] = 0.into(); // the trail's clock goes on
+            record
+        };
+        let whole = write(&Body::Outcome(&trail, &ending), now).unwrap();
+        let made = abandoned(&intent).unwrap();
+        assert_eq!(read(&made), read(&whole));
+        assert_eq!(
+            serde_json_canonicalizer::to_vec(&serde_json::from_slice::<Value>(&made).unwrap()).unwrap(),
+            made
+        );
+    }
+
+    #[test]
+    fn what_ends_the_longest_intent_is_a_record_too() {
+        let (mut trail, mut longest) = (trail(), None);
+        // The longest time that there is, and a member that is never cut.
+        let now = "2026-11-23T10:20:30.123456789Z".parse().unwrap();
+        for bytes in (RECORD_BYTES_MAX - 1_500..RECORD_BYTES_MAX).step_by(50) {
+            trail.facts.credential = Some("x".repeat(bytes));
+            let whole_second = "2026-11-23T10:20:30Z".parse().unwrap();
+            longest = write(&Body::Intent(&trail), whole_second).ok().or(longest);
+        }
+        let longest = longest.unwrap();
+        assert!(longest.len() > RECORD_BYTES_MAX - 1_000, "{}", longest.len());
+        for outcome in [unfinished(&longest, now).unwrap(), abandoned(&longest).unwrap()] {
+            assert!(outcome.len() <= RECORD_BYTES_MAX, "{} bytes", outcome.len());
+        }
     }
 }

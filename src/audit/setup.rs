@@ -14,7 +14,7 @@ use super::{
     key::{PrivateKey, PublicKey},
     side::SideKey,
 };
-use crate::manifest::LogOrigin;
+use crate::{manifest::LogOrigin, store::place_once};
 
 /// What the operator set, with its secrets read.
 #[derive(Debug, Default)]
@@ -99,36 +99,13 @@ fn kept(
 ) -> Result<SecretString, LogError> {
     let failed = |source| LogError::io(path, source);
     if !path.exists() {
-        // Written whole under a name of its own, then linked: nobody ever reads half of it, and the first wins.
-        let mut random = [0; 8];
-        rand::fill(&mut random).map_err(|_| super::key::KeyError::Random)?;
-        let draft = path.with_extension(format!("{}.tmp", hex::encode(random)));
-        let linked = write(&draft, make()?.expose_secret()).and_then(|()| fs::hard_link(&draft, path));
-        let _ = fs::remove_file(&draft);
-        match linked {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-            _ => sync_parent(path).map_err(failed)?,
-        }
+        let line = SecretString::from(format!("{}\n", make()?.expose_secret()));
+        place_once(path, line.expose_secret().as_bytes()).map_err(failed)?;
     }
     if fs::metadata(path).map_err(failed)?.len() > FILE_BYTES_MAX {
         return Err(failed(io::Error::new(io::ErrorKind::InvalidData, "too long for what it should hold")));
     }
     Ok(fs::read_to_string(path).map_err(failed)?.into())
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
 }
 
 /// Lists a public key with those that signed before, for whoever verifies without one of his own.

@@ -15,7 +15,7 @@ mod writer;
 
 use std::{io, path::PathBuf, time::Duration};
 
-pub use crate::call::Salt;
+pub use crate::call::{Digested, Salt};
 pub use format::{BODY_BYTES_MAX, Kind};
 pub use key::SideKey;
 pub use reader::{Body, Damage, Erase, Erased, Erasure, Found, Pruned, SideReader};

@@ -64,6 +64,7 @@ fn the_promise_holds_in_every_world() {
         assert_eq!(injected.len(), 8, "{injected:?}");
         assert!(injected.values().all(|count| *count > 50), "{injected:?}");
         assert!(seen.acknowledged > 10_000 && seen.refused > 1_000 && seen.abandoned > 100, "{seen:#?}");
+        assert!(seen.direct > 3_000 && seen.direct_faults > 100, "{seen:#?}");
         assert!(seen.segments > 3 && seen.damaged > 500 && seen.verified > 100, "{seen:#?}");
     }
 }

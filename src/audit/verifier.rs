@@ -6,15 +6,16 @@
 //!
 //! **What is checked.** Every header, frame and checksum; that the segments follow one another; every head: its
 //! form, its size, its root against the records before it, its signature; the published checkpoint, which must be
-//! one of the heads; every tile and entry bundle against the records; every head of another log on record, which
-//! must be one of that log's heads.
+//! one of the heads, and must be there once the log shows that it was published; every tile and entry bundle
+//! against the records; every head of another log on record, which must be one of that log's heads.
 //!
 //! **Signatures.** Each head's root is compared with the tree. Since a later head's tree begins with those of all
 //! heads before it, one valid signature proves every record before it, whatever the signatures in between are:
 //! [`Signatures::Covering`] verifies the last of each segment and takes no more time for a log of lone writes.
 //! [`Signatures::Every`] verifies all: a bad signature in the middle is harmless, but a sign that somebody was
 //! there (a bit that flipped by itself breaks the frame's checksum, and is found in both). It works in batches on
-//! a second thread, and costs little where a head covers sixteen records and more.
+//! all cores, and costs little where a head covers sixteen records and more. Where a covering signature is not
+//! valid, those before it are verified too: which record is the first that nothing proves is said in both.
 //!
 //! **What is not.** Tags need the private key. Without it, an edit of records that no head covers yet goes
 //! unseen, as does one of the fields beside the note in a head frame. A log cut right after a head, together
@@ -32,6 +33,8 @@ pub mod note;
 pub mod published;
 #[path = "verifier/report.rs"]
 mod report;
+#[path = "verifier/runs.rs"]
+pub mod runs;
 #[path = "verifier/signatures.rs"]
 mod signatures;
 #[path = "verifier/tree.rs"]
@@ -61,7 +64,7 @@ pub enum Signatures {
     /// Those of every head.
     #[default]
     Every,
-    /// Those that the proof needs: of the last head of each segment.
+    /// Those that the proof needs: of the last head of each segment, and of all heads where one of these is not valid.
     Covering,
 }
 
@@ -99,6 +102,7 @@ pub fn verify(
     if alone {
         verified.values_mut().for_each(|log| log.report.unchecked_heads = log.claims.len() as u64);
     } else {
+        compare_published(&logs, &mut verified);
         compare(&logs, &mut verified);
     }
     Ok(Report { logs: verified.into_values().map(|log| log.report).collect() })
@@ -160,6 +164,23 @@ fn compare(logs: &[Log], verified: &mut BTreeMap<&str, Verified>) {
         if let Some(this) = verified.get_mut(log.name.as_str()) {
             this.report.damage.extend(damage);
             this.report.damage.sort_by_key(|damage| damage.index);
+        }
+    }
+}
+
+/// Names the logs without a checkpoint whose head another log has on record: only what is published is read there.
+fn compare_published(logs: &[Log], verified: &mut BTreeMap<&str, Verified>) {
+    let on_record = |verified: &BTreeMap<&str, Verified>, log: &Log| {
+        let heads = verified.values().flat_map(|of| of.claims.iter().filter_map(|claim| claim.head.as_ref()));
+        let mut notes = heads.filter(|(name, _)| *name == log.name).map(|(_, note)| note.as_bytes());
+        let keys = verified.get(log.name.as_str()).map(|log| &*log.keys).unwrap_or_default();
+        notes.any(|note| Checkpoint::parse(note).is_ok_and(|checkpoint| checkpoint.verify(keys).is_ok()))
+    };
+    for log in logs {
+        let is_missing = verified.get(log.name.as_str()).is_some_and(|verified| verified.lacks_checkpoint);
+        if is_missing && on_record(verified, log) {
+            let Some(this) = verified.get_mut(log.name.as_str()) else { continue };
+            this.report.damage.extend(log.without_checkpoint(this.report.signed));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The writer: one thread, one file, one sync for all who wait.
 
+mod core;
 #[cfg(test)]
 pub(super) mod driven;
 mod heads;
@@ -23,6 +24,7 @@ use super::{
     recover::{RecoverError, Recovered},
     tree::leaf_hash,
 };
+use core::{Core, Direct};
 use queue::{Queue, Request};
 use thread::Thread;
 
@@ -38,13 +40,14 @@ pub(super) enum Durability {
 }
 
 /// What the writer has to know of a record.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) enum Role {
     Plain,
-    /// A call is about to leave. `abandoned` is the outcome to write where the caller has gone by then.
+    /// A call is about to leave. `abandoned` makes of its record the outcome to write where the caller has gone
+    /// by then.
     Intent {
         call: u128,
-        abandoned: Vec<u8>,
+        abandoned: fn(&[u8]) -> Result<Vec<u8>, WriteError>,
     },
     /// A call has ended.
     Outcome {
@@ -53,7 +56,7 @@ pub(super) enum Role {
 }
 
 /// A record to be written.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct NewRecord {
     /// Canonical JSON.
     pub(super) bytes: Vec<u8>,
@@ -186,9 +189,45 @@ pub(super) type Tick = Box<dyn FnMut() -> Vec<Vec<u8>> + Send>;
 /// The index of a record in its log, or why it has none.
 pub(super) type Written = Result<u64, WriteError>;
 
-/// The door to the writer's thread.
-pub(super) struct Writer {
+/// What became of a record that was handed over.
+#[derive(Debug)]
+pub(super) enum Appended {
+    /// It is as durable as was asked.
+    Done(u64),
+    /// This will tell.
+    Waiting(oneshot::Receiver<Written>),
+}
+
+/// Where records are handed over.
+#[derive(Clone)]
+struct Door {
+    direct: Arc<dyn Direct>,
     queue: Arc<Queue>,
+}
+
+impl Door {
+    fn append(&self, record: NewRecord) -> Result<Appended, WriteError> {
+        let bytes = record.bytes.len();
+        if !(1..=RECORD_BYTES_MAX).contains(&bytes) {
+            return Err(WriteError::TooLarge { bytes });
+        }
+        let leaf = leaf_hash(&record.bytes);
+        // An intent is synced anyway, and its caller may be gone by then: both are the thread's to see to.
+        if record.durability == Durability::Process
+            && !matches!(record.role, Role::Intent { .. })
+            && let Some(written) = self.direct.append(&record, leaf)
+        {
+            return written.map(Appended::Done);
+        }
+        let (done, written) = oneshot::channel();
+        self.queue.push(Request { record, leaf, done })?;
+        Ok(Appended::Waiting(written))
+    }
+}
+
+/// The writer's thread, and the door to it.
+pub(super) struct Writer {
+    door: Door,
     heads: Heads,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -211,37 +250,29 @@ impl Writer {
         let queue = Arc::new(Queue::new(&options));
         let heads = Heads::default();
         let held = log.take_held();
-        let mut thread = Thread::new(log, options, tick, Arc::clone(&queue), heads.clone());
-        thread.begin().map_err(failed)?;
+        let mut core = Core::new(log, options.clone(), tick, Arc::clone(&queue), heads.clone());
+        core.begin().map_err(failed)?;
+        let core = Arc::new(Mutex::new(core));
+        let door = Door { direct: Arc::<Mutex<Core<D>>>::clone(&core), queue: Arc::clone(&queue) };
+        let thread = Thread::new(core, options, queue, heads.clone());
         let run = move || {
             // Whatever ends the thread, nobody waits for it any longer, and then the lock goes.
-            let _held = held;
+            let (_held, thread) = (held, thread);
             thread.run();
         };
         let handle = std::thread::Builder::new().name("audit".into()).spawn(run).map_err(failed)?;
-        Ok(Self { queue, heads, thread: Mutex::new(Some(handle)) })
+        Ok(Self { door, heads, thread: Mutex::new(Some(handle)) })
     }
 
-    /// Queues a record; the receiver hears its index once it is as durable as was asked.
-    pub(super) fn append(&self, record: NewRecord) -> Result<oneshot::Receiver<Written>, WriteError> {
-        let abandoned = match &record.role {
-            Role::Intent { abandoned, .. } => Some(abandoned.len()),
-            Role::Plain | Role::Outcome { .. } => None,
-        };
-        for bytes in [Some(record.bytes.len()), abandoned].into_iter().flatten() {
-            if !(1..=RECORD_BYTES_MAX).contains(&bytes) {
-                return Err(WriteError::TooLarge { bytes });
-            }
-        }
-        let (done, written) = oneshot::channel();
-        let leaf = leaf_hash(&record.bytes);
-        self.queue.push(Request { record, leaf, done })?;
-        Ok(written)
+    /// Hands a record over. One of `Process` durability is written by the caller's own thread where nobody
+    /// else writes: that blocks it for as long as one write takes, and never for a sync or for another's write.
+    pub(super) fn append(&self, record: NewRecord) -> Result<Appended, WriteError> {
+        self.door.append(record)
     }
 
     /// Would a new call's record be taken now?
     pub(super) fn admits_calls(&self) -> Result<(), WriteError> {
-        self.queue.admits_calls()
+        self.door.queue.admits_calls()
     }
 
     /// The newest durable head.
@@ -256,12 +287,12 @@ impl Writer {
 
     /// How the log is.
     pub(super) fn health(&self) -> Health {
-        self.queue.health()
+        self.door.queue.health()
     }
 
     /// Stops the thread once it has written what waits, signed and synced it.
     pub(super) fn close(&self) {
-        self.queue.close();
+        self.door.queue.close();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let _ = thread.join();

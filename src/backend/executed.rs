@@ -11,6 +11,7 @@ use crate::{
     credential::{CredentialError, Credentials},
     egress::Allowances,
     manifest::{CredentialName, Effects, ServiceName, ToolName},
+    runs::StandingError,
 };
 
 /// A call that a backend answered.
@@ -78,6 +79,9 @@ pub enum ExecuteError {
     /// The credential may not serve this call.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// The caller's right was taken away after the call arrived.
+    #[error("the caller's right was taken away: {0}")]
+    Fallen(#[from] StandingError),
     /// The tool has no route: it is not of this release.
     #[error("tool `{tool}` has no route")]
     NoRoute {
@@ -94,12 +98,14 @@ impl Refusal for ExecuteError {
         match self {
             Self::Backend { source, .. } => source.code(),
             Self::Credential(_) => "credential",
+            Self::Fallen(_) => "revoked",
             Self::NoRoute { .. } => "no_route",
         }
     }
     fn public_message(&self) -> String {
         match self {
             Self::Backend { source, .. } => source.public_message(),
+            Self::Fallen(_) => "authentication failed".into(),
             Self::Credential(_) | Self::NoRoute { .. } => "temporarily unavailable".into(),
         }
     }
@@ -113,7 +119,7 @@ impl Refusal for ExecuteError {
                 Outcome::Unknown
             }
             Self::Backend { .. } => Outcome::Failed,
-            Self::Credential(_) | Self::NoRoute { .. } => Outcome::Denied,
+            Self::Fallen(_) | Self::Credential(_) | Self::NoRoute { .. } => Outcome::Denied,
         }
     }
     fn describe(&self, facts: &mut Facts) {
@@ -170,6 +176,8 @@ impl Backends {
             None => None,
         };
         let backend = self.within(&route.allowances);
+        // The last look before the request leaves: what came before may have taken long.
+        committed.still_stands()?;
         match backend.carry_out(committed.request(), lease.as_ref(), route.limits, &committed.cancel).await {
             Ok(answer) => Ok(Executed { committed, answer, credential }),
             Err(source) => Err(ExecuteError::Backend {

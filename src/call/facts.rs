@@ -2,14 +2,18 @@
 //!
 //! Members that are written are declared in the order of their names, which is the canonical one (RFC 8785).
 
+use std::{fmt, sync::Arc};
+
 use serde::Serialize;
+use serde_json::Value;
 
 use super::User;
 use crate::hygiene::Findings;
 
 /// What is known of a call. Guards fill it in as the call passes them.
 ///
-/// Holds names and digests: never a secret, never an argument's or an answer's text.
+/// Holds names and digests: never a secret, never an argument's or an answer's text, but for `judged`,
+/// which no record holds.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Who called.
@@ -20,6 +24,10 @@ pub struct Facts {
     pub arguments_digest: Option<String>,
     /// What the policies decided.
     pub decision: Option<DecisionFacts>,
+    /// A salted digest of what the policies decided on besides the arguments, where that is kept.
+    pub decision_input_digest: Option<String>,
+    /// What the policies decided on, on its way to the encrypted store.
+    pub judged: Option<Arc<Judged>>,
     /// The name of the credential that went with the request.
     pub credential: Option<String>,
     /// What the backend did.
@@ -52,6 +60,20 @@ impl HiddenFacts {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.arguments.is_clean() && self.answer.is_clean()
+    }
+}
+
+/// What the policies decided on, of a call that is kept whole (`record: full`).
+pub struct Judged {
+    /// The arguments, as they were validated.
+    pub arguments: Value,
+    /// The rest, but for the release: `docs/audit-format.md` says how it is written.
+    pub input: Value,
+}
+
+impl fmt::Debug for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Judged")
     }
 }
 

@@ -24,9 +24,9 @@ use crate::{
 /// What `accept` takes.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The tool.
+    /// The tool's name.
     tool: ToolName,
-    /// Do not ask.
+    /// Accept it without asking.
     #[arg(long, short)]
     yes: bool,
 }

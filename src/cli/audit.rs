@@ -23,7 +23,10 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use super::output::{DOUBT, Printer};
+use super::{
+    output::{DOUBT, Printer},
+    visible::visible,
+};
 use crate::{
     audit::{
         index::IndexError,
@@ -83,7 +86,7 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
     match done {
         Ok(code) => code,
         Err(Failure::Config(problem)) => printer.fail_load(&[*problem]),
-        Err(failure) => printer.fail(&line::visible(&failure.to_string())),
+        Err(failure) => printer.fail(&visible(&failure.to_string())),
     }
 }
 
@@ -152,7 +155,7 @@ fn cause(error: &dyn std::error::Error) -> String {
 /// Says which logs are damaged: what was shown is not all there is.
 fn warn(printer: Printer, faults: &[ReadError]) -> ExitCode {
     for fault in faults {
-        printer.note(&format!("{DOUBT}warning:{DOUBT:#} {}", line::visible(&fault.to_string())));
+        printer.note(&format!("{DOUBT}warning:{DOUBT:#} {}", visible(&fault.to_string())));
     }
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::ExitCode};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -17,17 +17,18 @@ use crate::{
 
 /// What `call` takes.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("caller").args(["client", "key_env"]).required(true))]
 pub(super) struct Arguments {
-    /// The tool.
+    /// The tool's name.
     tool: String,
-    /// Who calls: a client with `stdio: true`, since the command line proves nothing.
-    #[arg(long, required_unless_present = "key_env")]
+    /// The client that calls; one with `stdio: true`, since nothing proves here who calls.
+    #[arg(long)]
     client: Option<ClientName>,
-    /// The environment variable that holds the client's API key, in place of `--client`.
-    #[arg(long, value_name = "NAME", conflicts_with = "client")]
+    /// The environment variable that holds the API key of the client that calls.
+    #[arg(long, value_name = "NAME")]
     key_env: Option<String>,
-    /// The arguments, as a JSON object.
-    #[arg(long, default_value = "{}", value_parser = parse_arguments)]
+    /// The tool's arguments, as a JSON object.
+    #[arg(long, value_name = "JSON", default_value = "{}", value_parser = parse_arguments)]
     args: Map<String, Value>,
 }
 

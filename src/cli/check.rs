@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// Read the secrets of credentials too: they have to be there, and usable.
     #[arg(long)]
     secrets: bool,
-    /// List the tools that exist for each client.
+    /// List the tools that each client may see and call.
     #[arg(long)]
     list: bool,
 }

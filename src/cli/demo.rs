@@ -8,6 +8,7 @@ mod api;
 mod project;
 
 use std::{
+    borrow::Cow,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicU64},
@@ -113,7 +114,7 @@ pub(super) async fn run(printer: &Printer, arguments: Arguments) -> ExitCode {
         return printer.fail(&format!("`{}` is not empty: nothing was written", folder.display()));
     }
     let shown = tokio::select! {
-        shown = show(printer, &folder) => shown,
+        shown = show(printer, &folder, kept) => shown,
         _ = tokio::signal::ctrl_c() => Err("stopped by Ctrl-C".into()),
     };
     if !kept {
@@ -131,7 +132,7 @@ pub(super) async fn run(printer: &Printer, arguments: Arguments) -> ExitCode {
 }
 
 /// Runs all attempts. True when each ended as it should.
-async fn show(printer: &Printer, folder: &Path) -> Result<bool, String> {
+async fn show(printer: &Printer, folder: &Path, kept: bool) -> Result<bool, String> {
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
     let token = hex_token()?;
@@ -175,7 +176,8 @@ async fn show(printer: &Printer, folder: &Path) -> Result<bool, String> {
         }
     }
     if printer.is_json() {
-        printer.value(&json!({ "tools": names, "calls": results, "as_it_should": all }));
+        let state = kept.then_some(&demo.state);
+        printer.value(&json!({ "tools": names, "calls": results, "as_it_should": all, "state": state }));
     }
     // The client's own end is of no interest any more.
     let _ = client.cancel().await;
@@ -285,11 +287,31 @@ fn close(printer: &Printer, kept: Option<&Path>) {
     if printer.is_json() {
         return;
     }
-    if let Some(folder) = kept {
-        printer.line(&format!("\nthe project and its record are in `{}`", folder.display()));
-    }
     let program = std::env::args().next().unwrap_or_else(|| "callgate".into());
+    let program = word(&program);
+    if let Some(folder) = kept {
+        let state = folder.join("state");
+        let state = word(&state.to_string_lossy()).into_owned();
+        printer.line(&format!(
+            "\nthe project and its record are in `{}`; to read and to verify it:",
+            folder.display()
+        ));
+        printer.line(&format!("  {program} audit tail --state {state}"));
+        printer.line(&format!("  {program} audit verify --state {state}"));
+    } else {
+        printer.line("\nthe record is gone with the demo; to keep one, and to be told how to read it:");
+        printer.line(&format!("  {program} demo --keep demo"));
+    }
     printer.line("\nnext, a project of your own:");
     printer.line(&format!("  {program} init my-gate"));
     printer.line(&format!("  {program} serve --config my-gate/callgate.yaml"));
+}
+
+/// A text as a shell takes it for one word.
+fn word(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
 }

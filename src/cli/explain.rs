@@ -20,16 +20,16 @@ use crate::{
 /// What `explain` takes.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The tool.
+    /// The tool's name.
     tool: String,
-    /// Who would call.
+    /// The client that would call.
     #[arg(long)]
     client: ClientName,
-    /// The arguments, as a JSON object.
-    #[arg(long, default_value = "{}", value_parser = super::call::parse_arguments)]
+    /// The tool's arguments, as a JSON object.
+    #[arg(long, value_name = "JSON", default_value = "{}", value_parser = super::call::parse_arguments)]
     args: Map<String, Value>,
-    /// A label that the run has seen; may be given more than once.
-    #[arg(long = "label")]
+    /// A label of what the run has read before; may be given more than once.
+    #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<Label>,
 }
 

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::Table;
 use serde::Serialize;
 
-use super::render;
+use super::{render, visible::escaped_json};
 use crate::{
     app::OpenError,
     manifest::{Positions, Problem, Severity},
@@ -60,11 +60,11 @@ impl Printer {
         }
     }
 
-    /// Prints a value as JSON.
+    /// Prints a value as JSON, with nothing in it that a terminal would obey.
     pub(super) fn value(self, value: &impl Serialize) {
         let text =
             serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
-        self.line(&text);
+        self.line(&escaped_json(&text));
     }
 
     /// Says why the command failed.

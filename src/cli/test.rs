@@ -187,8 +187,12 @@ fn case_verdict(rules: &Rules, case: &Case) -> Got {
 
 fn release_verdict(rules: &Rules, case: &Case, label: &Label) -> Got {
     let run = RunFacts { labels: case.labels.iter().cloned().collect(), calls: 0 };
-    let request =
-        RequestFacts { transport: "cli", source: None, time: Timestamp::now(), authentication: "rehearsed" };
+    let request = RequestFacts {
+        transport: "cli".into(),
+        source: None,
+        time: Timestamp::now(),
+        authentication: "rehearsed".into(),
+    };
     let question =
         Question { client: &case.client, roles: &BTreeSet::new(), user: None, run: &run, request: &request };
     match rules.policies.release(&question, label) {

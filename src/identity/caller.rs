@@ -9,6 +9,7 @@ use super::Client;
 use crate::{
     call::User,
     manifest::{KeyId, RoleName, Scope, ToolName},
+    runs::{Principal, RunId, Standing, TokenId},
 };
 
 /// The one who calls: a client, known by some proof, and what that proof lets it do.
@@ -27,7 +28,7 @@ pub struct Grant {
     pub issuer: String,
     /// The token's own id, where it has one (RFC 7519 §4.1.7).
     pub id: Option<String>,
-    /// When the token ends.
+    /// Until when the token is taken.
     pub expires: Timestamp,
     /// The user that the client acts for.
     pub user: Option<User>,
@@ -38,7 +39,7 @@ pub struct Grant {
     /// The tools, where it narrows them.
     pub tools: Option<GlobSet>,
     /// The run that it is bound to.
-    pub run: Option<String>,
+    pub run: Option<RunId>,
 }
 
 impl Caller {
@@ -83,6 +84,26 @@ impl Caller {
     pub fn is_left(&self, tool: &ToolName) -> bool {
         let narrowed = self.grant.as_ref().and_then(|grant| grant.tools.as_ref());
         narrowed.is_none_or(|tools| tools.is_match(tool.as_str()))
+    }
+
+    /// Whose runs its calls belong to.
+    #[must_use]
+    pub fn principal(&self) -> Principal {
+        Principal { client: self.client.name().clone(), user: self.user().cloned() }
+    }
+
+    /// What it stands on, in a run where it names one.
+    #[must_use]
+    pub fn standing(&self, run: Option<RunId>) -> Standing {
+        let grant = self.grant();
+        Standing {
+            client: self.client.name().clone(),
+            key: self.key.clone(),
+            token: grant
+                .and_then(|grant| Some(TokenId { issuer: grant.issuer.clone(), id: grant.id.clone()? })),
+            run: run.or_else(|| grant?.run),
+            expires: grant.map(|grant| grant.expires),
+        }
     }
 
     /// The roles that its token brings along, and that its client may have by token.

@@ -6,6 +6,7 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use super::{
     IdentityError,
+    jwt::{Algorithm, JwkSet},
     key::{ApiKey, KeyDigest},
 };
 use crate::{
@@ -14,7 +15,12 @@ use crate::{
         CertificateSpec, ClientName, ClientSpec, ClientsFile, IssuerName, KeyId, Place, Problem, Scope,
         Source, join_pointer,
     },
+    runs::RuntimeKey,
 };
+
+/// The algorithm of an assertion key that does not say its own.
+const ASSERTION_ALGORITHMS: [Algorithm; 4] =
+    [Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA, Algorithm::RS256];
 
 /// The kinds of alternative names that a certificate is known by.
 const CERTIFICATE_NAMES: [&str; 3] = ["dns:", "uri:", "email:"];
@@ -24,6 +30,7 @@ const CERTIFICATE_NAMES: [&str; 3] = ["dns:", "uri:", "email:"];
 pub struct Client {
     name: ClientName,
     spec: ClientSpec,
+    assertion_keys: JwkSet,
 }
 
 impl Client {
@@ -49,6 +56,12 @@ impl Client {
     #[must_use]
     pub const fn may_be_asserted(&self) -> bool {
         self.spec.stdio
+    }
+
+    /// The keys that sign its assertions.
+    #[must_use]
+    pub const fn assertion_keys(&self) -> &JwkSet {
+        &self.assertion_keys
     }
 
     /// Whether it may call from there. Where it names networks, an address that is not known is in none.
@@ -84,7 +97,8 @@ impl Clients {
         let mut problems = Vec::new();
         for (name, spec) in &file.clients {
             let pointer = join_pointer("/clients", name.as_str());
-            let client = Arc::new(Client { name: name.clone(), spec: spec.clone() });
+            let assertion_keys = assertion_keys(spec, &pointer, source, &mut problems);
+            let client = Arc::new(Client { name: name.clone(), spec: spec.clone(), assertion_keys });
             for (at, key) in spec.keys.iter().enumerate() {
                 let pointer = format!("{pointer}/keys/{at}");
                 let Some(digest) = KeyDigest::parse(&key.sha256) else {
@@ -216,127 +230,66 @@ impl Clients {
     pub(super) fn by_key(
         &self,
         shown: &ApiKey<'_>,
+        made: Option<&RuntimeKey>,
         now: Timestamp,
     ) -> Result<(Arc<Client>, KeyId), IdentityError> {
+        // A key of the file comes first: no key that is made later takes its id over.
         let found = self.by_key.get_key_value(shown.id());
-        let matches = shown.matches(found.map_or(&KeyDigest::NOBODY, |(_, key)| &key.digest));
-        let Some((id, key)) = found else { return Err(IdentityError::UnknownKey) };
-        let (id, client) = (id.clone(), key.client.name.clone());
+        let digest = match (found, made) {
+            (Some((_, key)), _) => key.digest,
+            (None, Some(made)) => KeyDigest::of(made.sha256),
+            (None, None) => KeyDigest::NOBODY,
+        };
+        let matches = shown.matches(&digest);
+        let (id, client, expired) = match (found, made) {
+            (Some((id, key)), _) => {
+                (id.clone(), Arc::clone(&key.client), now.to_zoned(TimeZone::UTC).date() >= key.expires)
+            }
+            (None, Some(made)) => {
+                // Its client may be gone with a release.
+                let client = self.named(&made.client).ok_or(IdentityError::UnknownKey)?;
+                (made.id.clone(), client, now >= made.expires)
+            }
+            (None, None) => return Err(IdentityError::UnknownKey),
+        };
         if !matches {
-            return Err(IdentityError::WrongSecret { id, client });
+            return Err(IdentityError::WrongSecret { id, client: client.name.clone() });
         }
-        if now.to_zoned(TimeZone::UTC).date() >= key.expires {
-            return Err(IdentityError::Expired { id, client });
+        if expired {
+            return Err(IdentityError::Expired { id, client: client.name.clone() });
         }
-        Ok((Arc::clone(&key.client), id))
+        Ok((client, id))
     }
+}
+
+/// The keys that sign a client's assertions. Each says its algorithm, or is of a kind that has only one here.
+fn assertion_keys(spec: &ClientSpec, pointer: &str, source: &Source, problems: &mut Vec<Problem>) -> JwkSet {
+    let text = serde_json::json!({ "keys": spec.assertion_keys }).to_string();
+    let (set, skipped) = match JwkSet::parse(text.as_bytes(), &ASSERTION_ALGORITHMS) {
+        Ok(read) => read,
+        Err(error) => {
+            let place = Place::Pointer(format!("{pointer}/assertion-keys"));
+            problems.push(Problem::error(source, place, error.to_string()));
+            return JwkSet::default();
+        }
+    };
+    for skipped in skipped {
+        let place = Place::Pointer(format!("{pointer}/assertion-keys/{}", skipped.index));
+        let problem = Problem::error(source, place, skipped.to_string());
+        problems.push(problem.help("it is the public part of a signing key, as a JWK (RFC 7517 §4)"));
+    }
+    set
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        call::{Proof, Refusal},
-        identity::{NewKey, authenticate},
-        manifest,
-    };
-
-    fn clients(keys: &str) -> (Clients, Vec<Problem>) {
-        let text = format!(
-            "clients:\n  bot:\n    owner: dana@example.com\n    stdio: true\n    keys: [{keys}]\n  web:\n    owner: dana@example.com\n"
-        );
-        let source = Source { path: "clients.yaml".into(), text: text.into() };
-        Clients::build(&manifest::read(&source).unwrap(), &source)
-    }
-
-    fn key_spec(key: &NewKey, expires: &str) -> String {
-        format!("{{ id: k1, sha256: \"{}\", expires: {expires} }}", key.sha256())
-    }
-
-    fn at(date: &str) -> Timestamp {
-        format!("{date}T23:59:59Z").parse().unwrap()
-    }
-
-    #[test]
-    fn a_key_works_until_the_day_it_expires() {
-        let key = NewKey::new("k1", [7; 32]);
-        let (clients, problems) = clients(&key_spec(&key, "2027-06-30"));
-        assert_eq!(problems, []);
-        let proof = Proof::bearer(key.key());
-        assert_eq!(
-            authenticate(&clients, &proof, None, at("2027-06-29")).unwrap().client().name().as_str(),
-            "bot"
-        );
-        let refusal = authenticate(&clients, &proof, None, at("2027-06-30")).unwrap_err();
-        insta::assert_snapshot!(refusal, @"key `k1` of `bot` has expired");
-    }
-
-    #[test]
-    fn every_failure_reads_the_same_to_the_caller() {
-        let key = NewKey::new("k1", [7; 32]);
-        let (clients, _) = clients(&key_spec(&key, "2020-01-01"));
-        let proofs = [
-            Proof::default(),
-            Proof::bearer("nonsense"),
-            Proof::bearer("cg_k9_abc"),
-            Proof::bearer("cg_k1_abc"),
-            Proof::bearer(key.key()),
-            Proof::asserted(ClientName::parse("nobody").unwrap()),
-            Proof::asserted(ClientName::parse("web").unwrap()),
-        ];
-        let mut codes = Vec::new();
-        for proof in proofs {
-            let refusal = authenticate(&clients, &proof, None, at("2026-11-23")).unwrap_err();
-            assert_eq!(refusal.public_message(), "authentication failed");
-            codes.push(refusal.code());
-        }
-        assert_eq!(
-            codes,
-            [
-                "no_proof",
-                "malformed_proof",
-                "unknown_key",
-                "wrong_secret",
-                "expired_key",
-                "unknown_client",
-                "not_for_stdio"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_client_may_be_claimed_only_where_its_file_says_so() {
-        let (clients, _) = clients("");
-        let claim = |name| {
-            authenticate(&clients, &Proof::asserted(ClientName::parse(name).unwrap()), None, at("2026-11-23"))
-        };
-        assert!(claim("bot").is_ok());
-        assert!(claim("web").is_err());
-    }
+    use crate::manifest;
 
     fn of_text(text: &str) -> (Clients, Vec<String>) {
         let source = Source { path: "clients.yaml".into(), text: text.into() };
         let (clients, problems) = Clients::build(&manifest::read(&source).unwrap(), &source);
         (clients, problems.into_iter().map(|problem| problem.message).collect())
-    }
-
-    #[test]
-    fn a_client_calls_from_its_networks_alone() {
-        let (clients, _) = of_text(
-            "clients: { bot: { owner: o, certificates: [{ subject: CN=bot }], sources: [10.0.0.0/8, 2001:db8::/32] } }",
-        );
-        let certificate = Certificate { sha256: [0; 32], subject: "CN=bot".into(), names: vec![] };
-        let proof = Proof { certificate: Some(certificate.into()), ..Proof::default() };
-        let from = |source: Option<&str>| {
-            let source = source.map(|source| source.parse().unwrap());
-            authenticate(&clients, &proof, source, at("2026-11-23")).map_err(|error| error.code())
-        };
-        for good in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1"] {
-            assert!(from(Some(good)).is_ok(), "{good}");
-        }
-        for bad in [Some("11.0.0.1"), Some("127.0.0.1"), Some("2001:db9::1"), Some("::10.1.2.3"), None] {
-            assert_eq!(from(bad).unwrap_err(), "wrong_source", "{bad:?}");
-        }
     }
 
     #[test]
@@ -377,7 +330,8 @@ mod tests {
 
     #[test]
     fn a_written_secret_is_refused_as_a_digest() {
-        let (_, problems) = clients("{ id: k1, sha256: hunter2, expires: 2027-06-30 }");
-        insta::assert_snapshot!(problems[0].message, @"the digest of key `k1` is not 64 hexadecimal digits");
+        let (_, problems) =
+            of_text("clients: { a: { owner: o, keys: [{ id: k1, sha256: hunter2, expires: 2027-06-30 }] } }");
+        insta::assert_snapshot!(problems[0], @"the digest of key `k1` is not 64 hexadecimal digits");
     }
 }

@@ -40,6 +40,11 @@ impl KeyDigest {
     /// The digest that no secret has been found for.
     pub(super) const NOBODY: Self = Self([0; 32]);
 
+    /// The digest of these bytes.
+    pub(super) const fn of(sha256: [u8; 32]) -> Self {
+        Self(sha256)
+    }
+
     /// Reads 64 hexadecimal digits.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut digest = [0; 32];

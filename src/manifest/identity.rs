@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::{Host, Url};
 
-use super::{Age, BaseUrl, EgressSpec, IssuerName, TimeSpan};
+use super::{Age, BaseUrl, EgressSpec, IssuerName, Scope, TimeSpan};
 
 /// Whose tokens are taken, which are issued here, and how long a run lives.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
@@ -16,6 +16,9 @@ pub struct IdentitySpec {
     /// audience of tokens (RFC 8707), and the resource that its metadata describes (RFC 9728).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<ResourceUrl>,
+    /// The scopes that clients are told to ask for first (RFC 6750 §3, RFC 9728 §2).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
     /// The identity providers whose access tokens are taken, by a name of our own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub issuers: BTreeMap<IssuerName, IssuerSpec>,

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::manifest::join_pointer;
+use crate::{manifest::join_pointer, schema::each_schema};
 
 /// The keyword by which a string's schema declares that the backend fetches it.
 pub(crate) const EGRESS_KEYWORD: &str = "x-egress";
@@ -53,29 +53,18 @@ impl UrlArguments {
 }
 
 /// The places of a schema that describe a URL and do not say whether the backend fetches it.
-pub(crate) fn unsaid(schema: &Value, pointer: &str, into: &mut Vec<String>) {
-    match schema {
-        Value::Object(keywords) => {
-            let is_url = matches!(
-                keywords.get("format").and_then(Value::as_str),
-                Some("uri" | "uri-reference" | "iri" | "iri-reference")
-            );
-            if is_url && !keywords.contains_key(EGRESS_KEYWORD) {
-                into.push(pointer.to_owned());
-            }
-            for (keyword, value) in keywords {
-                if !matches!(keyword.as_str(), "const" | "enum" | "default" | "examples") {
-                    unsaid(value, &join_pointer(pointer, keyword), into);
-                }
-            }
+pub(crate) fn unsaid(schema: &Map<String, Value>, pointer: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    each_schema(schema, pointer, &mut |keywords, pointer| {
+        let is_url = matches!(
+            keywords.get("format").and_then(Value::as_str),
+            Some("uri" | "uri-reference" | "iri" | "iri-reference")
+        );
+        if is_url && !keywords.contains_key(EGRESS_KEYWORD) {
+            found.push(pointer.to_owned());
         }
-        Value::Array(items) => {
-            for (at, item) in items.iter().enumerate() {
-                unsaid(item, &join_pointer(pointer, &at.to_string()), into);
-            }
-        }
-        _ => {}
-    }
+    });
+    found
 }
 
 fn collect<'a>(value: &'a Value, path: &[Step], pointer: String, urls: &mut Vec<(String, &'a str)>) {
@@ -147,7 +136,10 @@ fn search(
             ("items", items) if !keywords.contains_key("prefixItems") => {
                 search(items, &pointer, below(Step::Items).as_deref(), found, misplaced);
             }
-            ("patternProperties" | "$defs" | "dependentSchemas", Value::Object(schemas)) => {
+            (
+                "patternProperties" | "$defs" | "definitions" | "dependentSchemas" | "dependencies",
+                Value::Object(schemas),
+            ) => {
                 for (name, schema) in schemas {
                     search(schema, &join_pointer(&pointer, name), None, found, misplaced);
                 }
@@ -212,6 +204,8 @@ mod tests {
                 "/properties/a/prefixItems/0/x-egress",
             ),
             (json!({ "patternProperties": { "^u": url } }), "/patternProperties/^u/x-egress"),
+            (json!({ "definitions": { "const": url } }), "/definitions/const/x-egress"),
+            (json!({ "dependencies": { "enum": url } }), "/dependencies/enum/x-egress"),
             (json!({ "if": { "properties": { "a": url } } }), "/if/properties/a/x-egress"),
             (
                 json!({ "properties": { "a": { "type": "string", "x-egress": true } } }),
@@ -230,11 +224,14 @@ mod tests {
         let input = json!({
             "properties": {
                 "a": { "type": "string", "format": "uri" }, "b": url(json!(true)), "c": url(json!(false)),
-                "d": { "anyOf": [{ "format": "iri" }, { "const": { "format": "uri" } }] }
+                "d": { "anyOf": [{ "format": "iri" }, { "const": { "format": "uri" } }] },
+                // A member of that name, and not the keyword.
+                "default": { "type": "string", "format": "uri" }
             }
         });
-        let mut found = Vec::new();
-        unsaid(&input, "", &mut found);
-        assert_eq!(found, ["/properties/a", "/properties/d/anyOf/0"]);
+        assert_eq!(
+            unsaid(input.as_object().unwrap(), "/input"),
+            ["/input/properties/a", "/input/properties/d/anyOf/0", "/input/properties/default"]
+        );
     }
 }

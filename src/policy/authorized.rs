@@ -1,14 +1,11 @@
 //! The door of the policy stage.
 
-use std::{collections::BTreeSet, ops::Deref};
+use std::{ops::Deref, sync::Arc};
 
-use super::{
-    Deciding, Decision, Obligation, Policies, PolicyError, Question, RequestFacts, RunFacts, Verdict,
-};
+use super::{CallFacts, Deciding, Decision, DecisionInput, Obligation, Policies, PolicyError, Verdict};
 use crate::{
-    call::{DecisionFacts, DecisionVerdict, Facts, Passed, PolicyFact, Refusal, Stage, User},
-    identity::Identified,
-    manifest::{ClientName, RoleName},
+    call::{DecisionFacts, DecisionVerdict, Facts, Judged, Passed, PolicyFact, Refusal, Stage},
+    manifest::ToolRecord,
     schema::Validated,
 };
 
@@ -17,6 +14,7 @@ use crate::{
 pub struct Authorized {
     validated: Validated,
     decision: Decision,
+    judged: Option<Arc<Judged>>,
 }
 
 impl Authorized {
@@ -47,6 +45,7 @@ impl Passed for Authorized {
     const STAGE: Stage = Stage::Policy;
     fn describe(&self, facts: &mut Facts) {
         facts.decision = Some(self.decision.facts());
+        facts.judged.clone_from(&self.judged);
     }
 }
 
@@ -58,10 +57,17 @@ pub enum AuthorizeError {
     Denied {
         /// The decision.
         decision: Decision,
+        /// What it was made on, where that is kept.
+        judged: Option<Arc<Judged>>,
     },
     /// The policies could not be evaluated, which is a no.
-    #[error("not permitted: {0}")]
-    Undecided(#[from] PolicyError),
+    #[error("not permitted: {error}")]
+    Undecided {
+        /// Why.
+        error: PolicyError,
+        /// What was to be decided on, where that is kept.
+        judged: Option<Arc<Judged>>,
+    },
 }
 
 fn by(decision: &Decision) -> String {
@@ -78,12 +84,12 @@ impl Refusal for AuthorizeError {
     fn code(&self) -> &'static str {
         match self {
             Self::Denied { .. } => "not_permitted",
-            Self::Undecided(_) => "policy_undecided",
+            Self::Undecided { .. } => "policy_undecided",
         }
     }
     fn public_message(&self) -> String {
         match self {
-            Self::Denied { decision } => {
+            Self::Denied { decision, .. } => {
                 let reasons: Vec<&str> =
                     decision.policies.iter().filter_map(|policy| policy.reason.as_deref()).collect();
                 if reasons.is_empty() {
@@ -92,11 +98,13 @@ impl Refusal for AuthorizeError {
                     format!("not permitted: {}", reasons.join("; "))
                 }
             }
-            Self::Undecided(error) => error.public_message(),
+            Self::Undecided { error, .. } => error.public_message(),
         }
     }
     fn describe(&self, facts: &mut Facts) {
-        if let Self::Denied { decision } = self {
+        let (Self::Denied { judged, .. } | Self::Undecided { judged, .. }) = self;
+        facts.judged.clone_from(judged);
+        if let Self::Denied { decision, .. } = self {
             facts.decision = Some(decision.facts());
         }
     }
@@ -145,45 +153,14 @@ impl Deciding {
     }
 }
 
-/// What policies are told of a call besides its arguments.
-#[derive(Debug)]
-pub struct CallFacts<'a> {
-    client: &'a ClientName,
-    roles: BTreeSet<RoleName>,
-    user: Option<&'a User>,
-    run: RunFacts,
-    request: RequestFacts,
-}
-
-impl<'a> CallFacts<'a> {
-    /// The facts of an identified call.
-    #[must_use]
-    pub fn of(call: &'a Identified) -> Self {
-        Self {
-            client: call.caller().client().name(),
-            roles: call.caller().token_roles().cloned().collect(),
-            user: call.caller().user(),
-            run: RunFacts { labels: call.run().labels.clone(), calls: call.run().calls },
-            request: RequestFacts {
-                transport: call.origin.transport.word(),
-                source: call.origin.source,
-                time: call.received,
-                authentication: call.caller().authentication().word(),
-            },
-        }
+/// What is kept of a decision, where the tool says that its calls are kept whole.
+fn judged(call: &Validated, facts: CallFacts) -> Option<Arc<Judged>> {
+    if call.tool().manifest().record != ToolRecord::Full {
+        return None;
     }
-
-    /// The facts as a question.
-    #[must_use]
-    pub const fn question(&self) -> Question<'_> {
-        Question {
-            client: self.client,
-            roles: &self.roles,
-            user: self.user,
-            run: &self.run,
-            request: &self.request,
-        }
-    }
+    let input = DecisionInput::new(facts, call.run().id().to_string(), call.tool().name().clone());
+    let input = serde_json::to_value(input).ok()?;
+    Some(Arc::new(Judged { arguments: call.arguments().as_value().clone(), input }))
 }
 
 impl Policies {
@@ -193,11 +170,14 @@ impl Policies {
     /// When policy does not permit it, or cannot tell.
     pub fn authorize(&self, validated: Validated) -> Result<Authorized, AuthorizeError> {
         let facts = CallFacts::of(&validated);
-        let decision =
-            self.decide(&facts.question(), validated.tool().name(), validated.arguments().as_map())?;
-        match decision.verdict {
-            Verdict::Allow | Verdict::Pending(_) => Ok(Authorized { validated, decision }),
-            Verdict::Deny => Err(AuthorizeError::Denied { decision }),
+        let decided = self.decide(&facts.question(), validated.tool().name(), validated.arguments().as_map());
+        let judged = judged(&validated, facts);
+        match decided {
+            Ok(decision) if decision.verdict == Verdict::Deny => {
+                Err(AuthorizeError::Denied { decision, judged })
+            }
+            Ok(decision) => Ok(Authorized { validated, decision, judged }),
+            Err(error) => Err(AuthorizeError::Undecided { error, judged }),
         }
     }
 }

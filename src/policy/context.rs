@@ -38,9 +38,9 @@ fn request(facts: &RequestFacts) -> Result<RestrictedExpression, PolicyError> {
     let source =
         facts.source.map(|source| ("source", RestrictedExpression::new_ip(canonical(source).to_string())));
     let always = [
-        ("transport", text(facts.transport)),
+        ("transport", text(&facts.transport)),
         ("time", RestrictedExpression::new_datetime(time)),
-        ("authentication", text(facts.authentication)),
+        ("authentication", text(&facts.authentication)),
     ];
     record(always.into_iter().chain(source))
 }

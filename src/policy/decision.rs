@@ -1,8 +1,9 @@
 //! The questions that policies answer, and their answers.
 
-use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     call::User,
@@ -25,25 +26,28 @@ pub struct Question<'a> {
 }
 
 /// What a run has seen and done so far.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct RunFacts {
-    /// The labels of what it has seen.
-    pub labels: BTreeSet<Label>,
     /// How many calls it has made before this one.
     pub calls: u64,
+    /// The labels of what it has seen.
+    pub labels: BTreeSet<Label>,
 }
 
 /// How a call came in.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct RequestFacts {
-    /// `stdio` or `http`.
-    pub transport: &'static str,
+    /// What vouches for the client: `asserted` or `api-key`.
+    pub authentication: Cow<'static, str>,
     /// The address that it came from. A local process has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
     /// When it came in.
     pub time: Timestamp,
-    /// What vouches for the client, such as `asserted`, `api-key` or `token`.
-    pub authentication: &'static str,
+    /// How it came: `stdio` or `http`.
+    pub transport: Cow<'static, str>,
 }
 
 /// The answer of the policies.

@@ -138,10 +138,10 @@ impl Default for Facts {
             user: None,
             run: RunFacts { labels: [Label::parse("seen").unwrap()].into(), calls: 7 },
             request: RequestFacts {
-                transport: "http",
+                transport: "http".into(),
                 source: None,
                 time: "2026-11-23T10:20:30.4567Z".parse().unwrap(),
-                authentication: "api-key",
+                authentication: "api-key".into(),
             },
         }
     }

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::manifest::{Place, Problem, Source, ToolManifest, join_pointer};
+use crate::{
+    manifest::{Place, Problem, Source, ToolManifest},
+    schema::each_schema,
+};
 
 /// Checks the keywords that begin with `x-` and are ours or the protocol's.
 pub(super) fn check(source: &Source, manifest: &ToolManifest, problems: &mut Vec<Problem>) {
@@ -50,41 +53,6 @@ fn has_members(schema: &Map<String, Value>) -> bool {
         Some(Value::Array(kinds)) => kinds.iter().any(is_compound),
         Some(kind) => is_compound(kind),
         None => ["properties", "items"].iter().any(|keyword| schema.contains_key(*keyword)),
-    }
-}
-
-/// Visits a schema and all below it; what is not a schema there is left alone.
-///
-/// It recurses: reading a file bounds its depth.
-fn each_schema(
-    schema: &Map<String, Value>,
-    pointer: &str,
-    visit: &mut impl FnMut(&Map<String, Value>, &str),
-) {
-    visit(schema, pointer);
-    for (keyword, value) in schema {
-        let pointer = join_pointer(pointer, keyword);
-        match (keyword.as_str(), value) {
-            // Values, not schemas.
-            ("const" | "enum" | "default" | "examples", _) => {}
-            (
-                "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas",
-                Value::Object(schemas),
-            ) => {
-                for (name, schema) in schemas {
-                    let Value::Object(schema) = schema else { continue };
-                    each_schema(schema, &join_pointer(&pointer, name), visit);
-                }
-            }
-            (_, Value::Object(schema)) => each_schema(schema, &pointer, visit),
-            (_, Value::Array(schemas)) => {
-                for (at, schema) in schemas.iter().enumerate() {
-                    let Value::Object(schema) = schema else { continue };
-                    each_schema(schema, &join_pointer(&pointer, &at.to_string()), visit);
-                }
-            }
-            _ => {}
-        }
     }
 }
 

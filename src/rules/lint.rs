@@ -52,9 +52,7 @@ pub(super) fn manifest(source: &Source, manifest: &ToolManifest, problems: &mut 
     bindings(source, manifest, http, problems);
     shown::check_tool(source, manifest, problems);
     keywords::check(source, manifest, problems);
-    let mut urls = Vec::new();
-    urls_unsaid(&Value::Object(manifest.input.clone()), "/input", &mut urls);
-    for at in urls {
+    for at in urls_unsaid(&manifest.input, "/input") {
         let problem = Problem::warning(source, Place::Pointer(at), "nobody judges where this URL leads");
         problems.push(problem.help("say `x-egress: true` if the backend fetches it, or `x-egress: false`"));
     }

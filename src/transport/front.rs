@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
 use rmcp::model::ProtocolVersion;
@@ -29,6 +29,7 @@ use super::{
     host::{NameError, Names},
     http::Protocol,
     mcp::Shown,
+    oauth::{self, FORM_BYTES_MAX, Wish},
     refusal::{
         Answer, BUSY, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, MISSING_SCOPE,
         Refusal, UNAUTHENTICATED, UNSUPPORTED_VERSION,
@@ -38,14 +39,19 @@ use super::{
     visitor::Visitor,
 };
 use crate::{
-    call::{Call, CallKind, Claim, Origin, Proof, Transport},
+    call::{Call, CallKind, Claim, Origin, Proof, RunClaim, Transport},
     gateway::{EdgeError, Gateway, Notice, Reply},
     hygiene,
-    identity::Caller,
+    identity::{Caller, SessionError},
     limits::whole_seconds,
     manifest::{HttpListener, Network},
     strict,
 };
+
+/// Where the protocol is spoken.
+const ENDPOINT: &str = "/mcp";
+/// The header of sessions of older revisions (MCP 2025-11-25 transports, "Session Management").
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// The edge of one listener.
 pub(super) struct Front {
@@ -114,18 +120,50 @@ impl Front {
             return refusal.answer(&Value::Null);
         }
         let origin = Origin { transport: Transport::Http, source: Some(source.ip()) };
-        let Ok(proof) = visitor.vouch(proof(&parts.headers), &parts.headers) else {
+        if has_token_in_query(&parts.uri) {
+            self.count(source, "token_in_query");
+            return token_in_query().answer(&Value::Null);
+        }
+        let Ok(mut proof) = visitor.vouch(proof(&parts.headers), &parts.headers) else {
             self.count(source, "expired_certificate");
-            return farewell(unauthorized(&Proof::default()));
+            return farewell(self.unauthorized(&Proof::default()));
         };
-        if let Err(retry) = self.may_try(source, &proof) {
+        let wish = Wish::of(&parts, &self.gateway);
+        if let Err(retry) = self.may_try(source, &proof, wish) {
             self.count(source, "failures_spent");
             return too_many_failures(retry);
         }
-        let Ok(caller) = self.gateway.authenticate(&proof, origin) else {
-            self.note_failure(source, &proof);
-            return unauthorized(&proof);
+        if let Some(wish) = wish {
+            let answer = self.grant(wish, &parts, body, &proof, origin, pace).await;
+            if answer.status() == StatusCode::UNAUTHORIZED {
+                self.failures.add(source.ip());
+            }
+            return answer;
+        }
+        let caller = match self.gateway.authenticate(&proof, origin).await {
+            Ok(caller) => caller,
+            Err(refusal) if refusal.is_ours() => return unavailable().answer(&Value::Null),
+            Err(_) => {
+                self.note_failure(source, &proof);
+                return self.unauthorized(&proof);
+            }
         };
+        let session = match session(&parts.headers) {
+            Ok(session) => session,
+            Err(refusal) => return refusal.answer(&Value::Null),
+        };
+        if let Some(session) = session {
+            let Ok(run) = self.gateway.session(&caller, &session).await else {
+                // The same for one that never was as for somebody else's.
+                self.count(source, "unknown_session");
+                return unknown_session().answer(&Value::Null);
+            };
+            if parts.method == Method::DELETE && parts.uri.path() == ENDPOINT {
+                self.gateway.end_run(&run).await;
+                return ended();
+            }
+            proof.run = Some(RunClaim::Session(session.into()));
+        }
         let knock = Knock { parts, caller, proof, origin };
         if let Err(refusal) = is_endpoint(&knock.parts) {
             // Nothing was asked for: older clients try a `GET`, and go on without it.
@@ -138,7 +176,7 @@ impl Front {
             self.count(source, "in_flight_full");
             return full().answer(&Value::Null);
         };
-        let body = match self.read(body).await {
+        let body = match self.read(body, self.body_bytes_max).await {
             Ok(body) => body,
             Err(refusal) => return self.refuse(&knock, None, &Value::Null, refusal).await,
         };
@@ -148,9 +186,11 @@ impl Front {
 
     /// Whether a source may show what it shows. Asked before any of it is looked at, so that the answer is
     /// the same for a right proof and a wrong one. A certificate is no guess: the handshake proved it.
-    fn may_try(&self, source: SocketAddr, proof: &Proof) -> Result<(), Duration> {
-        match (&proof.claim, &proof.certificate) {
-            (Claim::Nothing, Some(_)) => Ok(()),
+    /// What asks for a token shows its proof in the body; what describes the server asks for none.
+    fn may_try(&self, source: SocketAddr, proof: &Proof, wish: Option<Wish>) -> Result<(), Duration> {
+        match (wish, &proof.claim, &proof.certificate) {
+            (None, Claim::Nothing, Some(_)) => Ok(()),
+            (Some(wish), ..) if !wish.has_body() => Ok(()),
             _ => self.failures.check(source.ip()),
         }
     }
@@ -162,12 +202,12 @@ impl Front {
         }
     }
 
-    async fn read(&self, body: Incoming) -> Result<Bytes, Refusal> {
+    async fn read(&self, body: Incoming, bytes_max: usize) -> Result<Bytes, Refusal> {
         let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        if announced > self.body_bytes_max {
+        if announced > bytes_max {
             return Err(too_large());
         }
-        match timeout(self.body_timeout, Limited::new(body, self.body_bytes_max).collect()).await {
+        match timeout(self.body_timeout, Limited::new(body, bytes_max).collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
             Ok(Err(_)) => Err(Refusal::new(
@@ -217,8 +257,13 @@ impl Front {
         let shown = Shown { proof: knock.proof.clone(), origin: knock.origin, reached: Arc::clone(&reached) };
         knock.parts.extensions.insert(shown);
         plain_media_types(&mut knock.parts.headers);
+        knock.parts.headers.remove(SESSION);
+        let begins_session = is_request && method == "initialize";
         let request = Request::from_parts(knock.parts.clone(), Full::new(body));
-        let answer = readable(self.protocol.handle(request).await, &id);
+        let mut answer = readable(self.protocol.handle(request).await, &id);
+        if begins_session && answer.status().is_success() {
+            answer = self.begin_session(&knock, answer, &id).await;
+        }
         if let Some(tool) = tool
             && !reached.load(Ordering::Relaxed)
         {
@@ -227,6 +272,69 @@ impl Front {
             self.record(&knock, tool, refusal).await;
         }
         answer
+    }
+
+    /// Gives the client of an older revision a session, which is a run of its own.
+    async fn begin_session(&self, knock: &Knock, mut answer: Answer, id: &Value) -> Answer {
+        let began = self.gateway.begin_session(&knock.caller).await;
+        match began.map(|session| HeaderValue::from_str(&session)) {
+            Ok(Ok(session)) => {
+                answer.headers_mut().insert(SESSION, session);
+                answer
+            }
+            Ok(Err(_)) => failed().answer(id),
+            Err(SessionError::OfClient { .. } | SessionError::InAll { .. }) => {
+                self.gateway.count(knock.origin.source, "sessions_full");
+                sessions_full().answer(id)
+            }
+            Err(SessionError::Runs(error)) => {
+                tracing::error!(%error, "a session could not be begun");
+                unavailable().answer(id)
+            }
+        }
+    }
+
+    /// Answers what is asked beside the protocol: for tokens, and for what describes them.
+    async fn grant(
+        &self,
+        wish: Wish,
+        parts: &Parts,
+        body: Incoming,
+        proof: &Proof,
+        origin: Origin,
+        pace: &Pace,
+    ) -> Answer {
+        if let Some(answer) = oauth::misfit(wish, parts) {
+            return answer;
+        }
+        if !wish.has_body() {
+            return oauth::document(wish, parts, &self.gateway).await;
+        }
+        let Ok(_place) = self.room.try_acquire() else {
+            self.gateway.count(origin.source, "in_flight_full");
+            return full().answer(&Value::Null);
+        };
+        let body = match self.read(body, FORM_BYTES_MAX.min(self.body_bytes_max)).await {
+            Ok(body) => body,
+            Err(refusal) => return refusal.answer(&Value::Null),
+        };
+        pace.read_all();
+        oauth::answer(wish, parts, &body, proof, origin, &self.gateway).await
+    }
+
+    /// RFC 6750 §3: a challenge, with an error only where something was shown.
+    fn unauthorized(&self, proof: &Proof) -> Answer {
+        let error = match proof.claim {
+            Claim::Nothing | Claim::Asserted(_) => "",
+            Claim::Bearer(_) => ", error=\"invalid_token\"",
+        };
+        let refusal = Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            UNAUTHENTICATED,
+            "unauthenticated",
+            "authentication failed",
+        );
+        challenged(refusal.answer(&Value::Null), error, self.gateway.metadata().challenge())
     }
 
     /// Whether the headers say what the body says.
@@ -255,7 +363,10 @@ impl Front {
         // A task of its own: a client that hangs up drops no record.
         let (gateway, call) = (Arc::clone(&self.gateway), knock.call(kind));
         match tokio::spawn(async move { gateway.step_up(call).await }).await {
-            Ok(Ok((reply, scopes))) => Some(insufficient_scope(id, &reply, &scopes)),
+            Ok(Ok((reply, scopes))) => {
+                let challenge = self.gateway.metadata().challenge_for(&scopes);
+                Some(insufficient_scope(id, &reply, &challenge))
+            }
             Ok(Err(_)) => None, // not one for a step-up: the handler makes the call
             Err(_) => Some(failed().answer(id)),
         }
@@ -341,7 +452,7 @@ fn refuse(status: StatusCode, word: &'static str, message: &'static str) -> Resu
 
 /// Whether a request is a `POST` to the one endpoint.
 fn is_endpoint(parts: &Parts) -> Result<(), Refusal> {
-    if parts.uri.path() != "/mcp" {
+    if parts.uri.path() != ENDPOINT {
         return refuse(
             StatusCode::NOT_FOUND,
             "unknown_path",
@@ -496,21 +607,17 @@ fn failed() -> Refusal {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR, "failed", "internal error")
 }
 
-/// RFC 6750 §3: a challenge, with an error only where something was shown.
-fn unauthorized(proof: &Proof) -> Answer {
-    let challenge = match proof.claim {
-        Claim::Nothing | Claim::Asserted(_) => "Bearer realm=\"callgate\"",
-        Claim::Bearer(_) => "Bearer realm=\"callgate\", error=\"invalid_token\"",
-    };
-    let refusal =
-        Refusal::new(StatusCode::UNAUTHORIZED, UNAUTHENTICATED, "unauthenticated", "authentication failed");
-    let mut answer = refusal.answer(&Value::Null);
-    answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+/// An answer with a challenge (RFC 6750 §3, RFC 9728 §5.1).
+fn challenged(mut answer: Answer, error: &str, rest: &str) -> Answer {
+    let challenge = format!("Bearer realm=\"callgate\"{error}{rest}");
+    if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
     answer
 }
 
 /// RFC 6750 §3.1 and MCP 2026-07-28 authorization: names all scopes that the operation needs.
-fn insufficient_scope(id: &Value, reply: &Reply, scopes: &[String]) -> Answer {
+fn insufficient_scope(id: &Value, reply: &Reply, challenge: &str) -> Answer {
     let message = match &reply.body {
         Err(Notice::Refused { message, .. } | Notice::Unknown(message)) => message.clone(),
         Ok(_) => "insufficient scope".to_owned(),
@@ -519,11 +626,58 @@ fn insufficient_scope(id: &Value, reply: &Reply, scopes: &[String]) -> Answer {
         message: message.into(),
         ..Refusal::new(StatusCode::FORBIDDEN, MISSING_SCOPE, "missing_scope", "")
     };
-    let mut answer = refusal.answer(id);
-    let scopes = scopes.join(" "); // scope tokens hold neither `"` nor `\` (RFC 6749 §3.3)
-    let challenge = format!("Bearer realm=\"callgate\", error=\"insufficient_scope\", scope=\"{scopes}\"");
-    if let Ok(challenge) = HeaderValue::from_str(&challenge) {
-        answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    challenged(refusal.answer(id), ", error=\"insufficient_scope\"", challenge)
+}
+
+/// Whether a token is where logs and histories keep it (RFC 6750 §2.3, OAuth 2.1 §5.1.2).
+fn has_token_in_query(uri: &Uri) -> bool {
+    let names = |query: &str| {
+        url::form_urlencoded::parse(query.as_bytes())
+            .any(|(name, _)| name.eq_ignore_ascii_case("access_token"))
+    };
+    uri.query().is_some_and(names)
+}
+
+fn token_in_query() -> Refusal {
+    Refusal::new(
+        StatusCode::BAD_REQUEST,
+        INVALID_REQUEST,
+        "token_in_query",
+        "a token belongs into the `Authorization` header, never into the URL",
+    )
+}
+
+/// The session that a request says it is in.
+fn session(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut values = headers.get_all(SESSION).iter();
+    let (value, more) = (values.next(), values.next());
+    match value.map(HeaderValue::to_str) {
+        None => Ok(None),
+        Some(Ok(session)) if more.is_none() => Ok(Some(session.to_owned())),
+        Some(_) => Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            INVALID_REQUEST,
+            "session_id",
+            "the request must name one session, or none",
+        )),
     }
+}
+
+fn unknown_session() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "unknown_session", "there is no such session")
+}
+
+fn sessions_full() -> Refusal {
+    let message = "there are as many sessions as there may be: end one, or try again later";
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "sessions_full", message)
+}
+
+fn unavailable() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "unavailable", "temporarily unavailable")
+}
+
+fn ended() -> Answer {
+    let mut answer = Answer::new(Full::default().boxed());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
     answer
 }

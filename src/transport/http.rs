@@ -80,9 +80,8 @@ impl HttpServer {
 
     /// Serves until `stop` is cancelled, then lets requests in flight finish.
     ///
-    /// # Errors
-    /// None today: a listener that cannot accept rests and tries again.
-    pub async fn serve(self, gateway: Arc<Gateway>, stop: CancellationToken) -> Result<(), HttpError> {
+    /// A listener that cannot accept rests and tries again.
+    pub async fn serve(self, gateway: Arc<Gateway>, stop: CancellationToken) {
         let _registered = gateway.listens_on(self.address); // before anybody can call
         let front = Front::new(Arc::clone(&gateway), &self.settings, protocol(gateway, &self.settings));
         let bounds = Bounds {
@@ -94,7 +93,6 @@ impl HttpServer {
             tokio::spawn(Arc::clone(tls).watch(stop.clone()));
         }
         serve::serve(self.listener, self.tls, Arc::new(front), bounds, stop).await;
-        Ok(())
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use jiff::Timestamp;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -101,7 +100,8 @@ impl ServerHandler for Handler {
         let shown = self.shown(&context);
         let tools = self
             .gateway
-            .list(&shown.proof, shown.origin.source, Timestamp::now())
+            .list(&shown.proof, shown.origin.source)
+            .await
             .map_err(|_| ErrorData::invalid_request("authentication failed", None))?;
         let mut list = ListToolsResult::with_all_items(tools.iter().map(|tool| wire_tool(tool)).collect());
         list.ttl_ms = Some(LIST_TTL_MS);

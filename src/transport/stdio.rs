@@ -7,7 +7,6 @@ use std::{io, sync::Arc, time::Duration};
 
 use futures::{Sink, Stream, sink, stream};
 use http::StatusCode;
-use jiff::Timestamp;
 use rmcp::{
     ServiceExt as _,
     model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
@@ -29,7 +28,7 @@ use super::{
 use crate::{
     call::{Call, CallKind, Origin, Proof, Transport},
     gateway::{EdgeError, Gateway},
-    identity::{IdentityError, authenticate},
+    identity::IdentityError,
     strict,
 };
 
@@ -58,14 +57,18 @@ const LAST_LINES_MAX: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the client may not be claimed, or does not speak the protocol.
 pub async fn serve_stdio(gateway: Arc<Gateway>, proof: Proof) -> Result<(), StdioError> {
-    authenticate(&gateway.rules().clients, &proof, None, Timestamp::now())?;
+    let (proof, run) = gateway.begin_process(proof).await?;
     let (written, to_write) = mpsc::channel(LINES_WAITING_MAX);
     let (accepted, messages) = mpsc::channel(1);
     let writer = tokio::spawn(write(tokio::io::stdout(), to_write));
     let edge = Edge { gateway: Arc::clone(&gateway), proof: proof.clone(), written: written.clone() };
     let reader = tokio::spawn(edge.read(tokio::io::stdin(), accepted));
-    let served = serve(Handler::new(gateway, Peer::Stdio(proof)), written, messages).await;
+    let served = tokio::select! {
+        served = serve(Handler::new(Arc::clone(&gateway), Peer::Stdio(proof.clone())), written, messages) => served,
+        never = gateway.keep_process(&proof) => match never {},
+    };
     reader.abort();
+    gateway.end_run(&run).await;
     let _ = timeout(LAST_LINES_MAX, writer).await;
     served
 }

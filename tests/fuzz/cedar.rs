@@ -209,10 +209,10 @@ fn judge(choices: &mut Choices<'_>) -> (usize, Outcome) {
     let subject = choices.text();
 
     let request = RequestFacts {
-        transport: "http",
+        transport: "http".into(),
         source: None,
         time: "2026-11-23T10:20:30Z".parse().unwrap(),
-        authentication: "api-key",
+        authentication: "api-key".into(),
     };
     let user = User { issuer: choices.text(), subject: subject.clone() };
     let question = Question {

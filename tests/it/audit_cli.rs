@@ -206,11 +206,17 @@ async fn a_call_is_shown_with_what_was_kept_of_it() {
     let recorded = Recorded::new().await;
     let shown = recorded.audit(&["show", &recorded.kept]).good();
     assert!(shown.starts_with("serve-0/1\n{\n") && shown.contains("\nserve-0/2\n{\n"), "{shown}");
-    assert!(shown.ends_with("arguments  digest holds\nresult     digest holds\n"), "{shown}");
+    assert!(
+        shown.ends_with("arguments  digest holds\ndecision   digest holds\nresult     digest holds\n"),
+        "{shown}"
+    );
     assert!(!shown.contains(BODY), "bodies are shown where they are asked for alone: {shown}");
     let shown = recorded.audit(&["show", "serve-0/2", "--bodies"]).good();
     let bodies = shown.split_once("arguments  digest holds\n").unwrap().1;
-    let (arguments, result) = bodies.split_once("result     digest holds\n").unwrap();
+    let (arguments, bodies) = bodies.split_once("decision   digest holds\n").unwrap();
+    let (decision, result) = bodies.split_once("result     digest holds\n").unwrap();
+    let decision: Value = serde_json::from_str(decision).unwrap();
+    assert_eq!((&decision["facts"]["client"], &decision["tool"]), (&json!("alice"), &json!("notes.add")));
     assert_eq!(serde_json::from_str::<Value>(arguments).unwrap(), json!({ "id": BODY }));
     assert!(result.contains(BODY), "{result}");
     let lines = recorded.audit(&["show", &recorded.kept, "--bodies", "--json"]).json_lines();
@@ -250,7 +256,7 @@ async fn another_body_in_the_place_of_the_kept_one_does_not_hold() {
     store.close();
     let shown = recorded.audit(&["show", &recorded.kept]);
     assert_eq!(shown.code, 1, "{shown:?}");
-    assert!(shown.stdout.contains("\narguments  digest does not hold\nresult     erased 2"), "{shown:?}");
+    assert!(shown.stdout.contains("\narguments  digest does not hold\ndecision   erased 2"), "{shown:?}");
     // A changed entry is damage, and is named.
     let (folder, state) = recorded.copy();
     let mut changed = 0;
@@ -378,12 +384,21 @@ async fn a_proof_is_checked_elsewhere_with_the_key_alone() {
     let other = Recorded::new().await;
     fs::write(elsewhere.path().join("other.pub"), other.audit(&["key"]).good()).unwrap();
     let refused = check("proof.txt", "other.pub").refusal();
-    assert_eq!(refused, "error: the checkpoint cannot be trusted: not signed by any of the keys\n");
+    // Both keys are named, under the log's name.
+    let named = |file: &str| {
+        let key = fs::read_to_string(elsewhere.path().join(file)).unwrap();
+        format!("`{}/serve-0+", key.split_once('+').unwrap().0)
+    };
+    let names = |said: &str| {
+        said.contains(&format!("it is signed by the key {}", named("keys.pub")))
+            && said.contains(&format!(", and the key given is {}", named("other.pub")))
+    };
+    assert!(refused.starts_with("error: the checkpoint cannot be trusted: it is signed"), "{refused}");
+    assert!(names(&refused), "{refused}");
     let wrong = recorded.audit(&["verify", "--key", elsewhere.path().join("other.pub").to_str().unwrap()]);
-    assert_eq!(
-        (wrong.code, wrong.stderr.as_str()),
-        (1, "nothing here is signed by a key that `--key` names\n")
-    );
+    assert_eq!((wrong.code, wrong.stderr.as_str()), (1, ""), "{wrong:?}");
+    assert_eq!(wrong.stdout.matches("signed").count(), 2, "said once: {wrong:?}");
+    assert!(wrong.stdout.contains("damaged") && names(&wrong.stdout), "{wrong:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -434,7 +449,7 @@ async fn what_is_erased_is_gone_and_every_proof_still_holds() {
     assert!(asked.contains("say `--yes`"), "{asked}");
     assert_eq!(fs::read(&store).unwrap(), before, "nobody agreed");
 
-    assert_eq!(recorded.audit(&["erase", &recorded.kept, "--yes"]).good(), "erased: 2 entries\n");
+    assert_eq!(recorded.audit(&["erase", &recorded.kept, "--yes"]).good(), "erased: 3 entries\n");
     let after = fs::read(&store).unwrap();
     assert_eq!(after.len(), before.len());
     let changed: Vec<usize> = (0..before.len()).filter(|at| before[*at] != after[*at]).collect();
@@ -444,11 +459,12 @@ async fn what_is_erased_is_gone_and_every_proof_still_holds() {
 
     let shown = recorded.audit(&["show", &recorded.kept, "--bodies"]).good();
     let kept = shown.split_once("arguments  erased 2").unwrap().1;
-    assert!(kept.contains("result     erased 2") && !kept.contains(BODY), "{shown}");
+    assert!(kept.contains("decision   erased 2") && kept.contains("result     erased 2"), "{shown}");
+    assert!(!kept.contains(BODY) && !kept.contains("facts"), "{shown}");
     recorded.audit(&["verify", "--key", "keys.pub"]).good();
     recorded.audit(&["check-proof", "proof.txt", "--key", "keys.pub"]).good();
     let again = recorded.audit(&["erase", &recorded.kept, "--yes", "--salt"]).good();
-    assert_eq!(again, "erased: 1 entry; 2 entries before\n", "the salt had stayed");
+    assert_eq!(again, "erased: 1 entry; 3 entries before\n", "the salt had stayed");
     assert_eq!(
         recorded.audit(&["erase", &recorded.denied, "--yes"]).good(),
         format!("nothing to erase is kept of call {}\n", recorded.denied)

@@ -1,93 +1,19 @@
 //! The edge over the wire: what is refused before the protocol, how it says so, and what is on record.
 
-use std::{
-    net::SocketAddr,
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
-    process::{Child, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
 use crate::{
-    backend::{Backend, Closed},
-    gate::{ERAS, Era, Gate, records},
-    project::{Project, key, tool},
+    bare::{CALL, POST, Raw, call, modern, project, request, talk},
+    gate::{ERAS, Era, Gate},
+    project::key,
 };
-
-fn project() -> Project {
-    let mut mirrored = tool("mirrored", "read", "ok");
-    mirrored["input"]["properties"]["id"]["x-mcp-header"] = json!("Id");
-    let mut hidden = mirrored.clone();
-    hidden["tool"] = json!("hidden");
-    Project::new()
-        .tool(tool("get", "read", "ok"))
-        .tool(tool("later", "read", "later"))
-        .tool(mirrored)
-        .tool(hidden)
-        .client("bot", json!({ "tools": ["get", "mirrored", "later"], "stdio": true }))
-        .policy("permit (principal, action, resource);")
-}
-
-/// What came back over a bare connection.
-#[derive(Debug)]
-struct Raw {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Raw {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON in {self:?}"))
-    }
-}
-
-async fn talk(address: SocketAddr, bytes: &[u8]) -> Raw {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
-    read(stream).await
-}
-
-async fn read(mut stream: TcpStream) -> Raw {
-    let mut text = Vec::new();
-    timeout(Duration::from_secs(10), stream.read_to_end(&mut text)).await.unwrap().unwrap();
-    let text = String::from_utf8(text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Raw { status, head: head.to_lowercase(), body: body.to_owned() }
-}
-
-/// A request, as its lines. Headers that are given replace the usual ones of the same name.
-fn request(line: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
-    let authorization = format!("Authorization: Bearer {}", key("bot"));
-    let usual = [
-        "Host: localhost",
-        &authorization,
-        "Content-Type: application/json",
-        "Accept: application/json, text/event-stream",
-        "Connection: close",
-    ];
-    let name = |header: &str| header.split(':').next().unwrap().to_ascii_lowercase();
-    let mut all = vec![line.to_owned()];
-    let replaced = |one: &&&str| headers.iter().all(|header| name(header) != name(one));
-    all.extend(usual.iter().filter(replaced).map(|one| (*one).to_owned()));
-    all.extend(headers.iter().filter(|header| !header.ends_with(": -")).map(|one| (*one).to_owned()));
-    all.push(format!("Content-Length: {}\r\n\r\n", body.len()));
-    let mut bytes = all.join("\r\n").into_bytes();
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-const POST: &str = "POST /mcp HTTP/1.1";
-const CALL: &str =
-    r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get","arguments":{"id":"1"}}}"#;
 
 /// Refused before anybody knows whose request it is: no key, and no record of its own.
 #[tokio::test]
@@ -315,29 +241,6 @@ async fn parameters_that_do_not_fit_are_invalid_and_not_an_unknown_method() {
         }
     }
     assert_eq!(gate.backend.hits(), 0);
-}
-
-/// The same message in the later era: with `_meta`, and the headers that repeat it, except the name.
-fn modern(body: &str) -> (Vec<&'static str>, String) {
-    let mut body: Value = serde_json::from_str(body).unwrap();
-    body["params"]["_meta"] = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientInfo": { "name": "it", "version": "1" },
-        "io.modelcontextprotocol/clientCapabilities": {}
-    });
-    let mut headers = vec!["MCP-Protocol-Version: 2026-07-28", "Mcp-Method: tools/call"];
-    match body["params"]["name"].as_str() {
-        Some("get") => headers.push("Mcp-Name: get"),
-        Some("mirrored") => headers.push("Mcp-Name: mirrored"),
-        Some("hidden") => headers.push("Mcp-Name: hidden"),
-        Some("absent") => headers.push("Mcp-Name: absent"),
-        _ => {}
-    }
-    (headers, body.to_string())
-}
-
-fn call(tool: &str) -> String {
-    CALL.replace("\"get\"", &format!("\"{tool}\""))
 }
 
 fn without<'a>(headers: &[&'a str], name: &str) -> Vec<&'a str> {
@@ -634,7 +537,7 @@ async fn a_listener_that_stops_finishes_what_is_in_flight_and_closes_what_is_idl
     let mut rest = Vec::new();
     let _ = timeout(Duration::from_millis(500), idle.read_to_end(&mut rest)).await.unwrap();
     assert!(TcpStream::connect(gate.address).await.is_err(), "the listener is closed");
-    gate.serving.await.unwrap().unwrap();
+    gate.serving.await.unwrap();
     assert!((500..2000).contains(&began.elapsed().as_millis()), "it waited: {:?}", began.elapsed());
     assert_eq!(busy.await.unwrap().status, 200);
 }
@@ -647,143 +550,4 @@ async fn a_head_that_is_too_large_or_has_too_many_headers_is_refused() {
     let many: Vec<String> = (0..200).map(|at| format!("X-{at}: 1")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(talk(gate.address, &request(POST, &many, b"")).await.status, 431);
-}
-
-/// A gate on standard input and output, as a client starts it.
-struct Pipe {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    folder: TempDir,
-    backend: Backend,
-    _closed: Closed,
-}
-
-impl Pipe {
-    async fn start() -> Self {
-        let (backend, closed, folder) = (Backend::start().await, Closed::bind(), TempDir::new().unwrap());
-        project().write(folder.path(), backend.address, closed.address);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_callgate"))
-            .args(["stdio", "--client", "bot", "--config"])
-            .arg(folder.path().join("callgate.yaml"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, input, output, folder, backend, _closed: closed }
-    }
-
-    async fn send(&mut self, line: &[u8]) {
-        self.input.write_all(line).await.unwrap();
-        self.input.write_all(b"\n").await.unwrap();
-    }
-
-    async fn receive(&mut self) -> Value {
-        let mut line = String::new();
-        timeout(Duration::from_secs(10), self.output.read_line(&mut line)).await.unwrap().unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line:?}"))
-    }
-
-    async fn ask(&mut self, line: &str) -> Value {
-        self.send(line.as_bytes()).await;
-        self.receive().await
-    }
-
-    fn outcomes(&self) -> Vec<Value> {
-        records(self.folder.path(), "stdio-0", 0)
-            .into_iter()
-            .filter(|record| record["record"] == "outcome")
-            .collect()
-    }
-}
-
-const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"it","version":"1"}}}"#;
-
-#[tokio::test]
-async fn a_line_that_is_no_message_is_answered_and_the_connection_lives_on() {
-    let mut pipe = Pipe::start().await;
-    // Also before the client has begun.
-    let error = pipe.ask("hello").await;
-    assert_eq!((&error["error"]["code"], &error["id"]), (&json!(-32700), &Value::Null), "{error}");
-    pipe.send(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#).await;
-    pipe.send(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
-    assert_eq!(pipe.ask(INITIALIZE).await["result"]["serverInfo"]["name"], "gate-under-test");
-    pipe.send(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
-    let twice = CALL.replace(r#""id":"1""#, r#""id":"1","id":"2""#);
-    let cases: [(&[u8], i32, Value, &str, &str); 8] = [
-        (b"{\"jsonrpc\":", -32700, Value::Null, "syntax", ""),
-        (b"[]", -32600, Value::Null, "batch", ""),
-        (b"\xff", -32700, Value::Null, "utf8", ""),
-        (b"\xef\xbb\xbf{}", -32700, Value::Null, "bom", ""),
-        (twice.as_bytes(), -32700, Value::Null, "duplicate_key", ""),
-        (&vec![b'x'; 3 << 20], -32600, Value::Null, "too_large", ""),
-        (
-            br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get","arguments":[]}}"#,
-            -32602,
-            json!(7),
-            "params",
-            "get",
-        ),
-        (
-            br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"arguments":{}}}"#,
-            -32602,
-            json!(7),
-            "params",
-            "",
-        ),
-    ];
-    let mut known = pipe.outcomes().len();
-    assert_eq!(known, 1, "the line before the beginning");
-    for (line, code, id, word, target) in cases {
-        pipe.send(line).await;
-        let error = pipe.receive().await;
-        let shown = String::from_utf8_lossy(&line[..line.len().min(100)]).into_owned();
-        assert_eq!((&error["error"]["code"], &error["id"]), (&json!(code), &id), "{shown} {error}");
-        let outcomes = pipe.outcomes().split_off(known);
-        let [record] = outcomes.as_slice() else { panic!("{shown} {outcomes:#?}") };
-        assert_eq!(
-            (&record["stage"], &record["code"], &record["call"]["target"], &record["caller"]["client"]),
-            (&json!("edge"), &json!(word), &json!(target), &json!("bot")),
-            "{shown} {record}"
-        );
-        known += 1;
-        let answer = pipe.ask(CALL).await;
-        assert_eq!(
-            (&answer["id"], &answer["result"]["isError"]),
-            (&json!(7), &json!(false)),
-            "{shown} {answer}"
-        );
-        known += 1;
-    }
-    assert_eq!(pipe.backend.hits(), 8);
-    // The end of input ends it.
-    let Pipe { mut child, input, .. } = pipe;
-    drop(input);
-    assert!(timeout(Duration::from_secs(10), child.wait()).await.unwrap().unwrap().success());
-}
-
-#[tokio::test]
-async fn replies_and_errors_never_cut_into_each_other() {
-    let mut pipe = Pipe::start().await;
-    pipe.ask(INITIALIZE).await;
-    pipe.send(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
-    for at in 0..100 {
-        pipe.send(CALL.replace("\"id\":7", &format!("\"id\":{at}")).as_bytes()).await;
-        pipe.send(b"nonsense").await;
-    }
-    let (mut answers, mut errors) = (0, 0);
-    for _ in 0..200 {
-        let line = pipe.receive().await;
-        if line["result"].is_object() {
-            answers += 1;
-        } else {
-            assert_eq!(line["error"]["code"], -32700, "{line}");
-            errors += 1;
-        }
-    }
-    assert_eq!((answers, errors), (100, 100));
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path};
 use callgate::{
     app::App,
     audit::reader::{LogFolder, logs},
-    transport::{HttpError, HttpServer},
+    transport::HttpServer,
 };
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ pub(crate) struct Gate {
     pub(crate) backend: Backend,
     pub(crate) address: SocketAddr,
     pub(crate) stop: CancellationToken,
-    pub(crate) serving: JoinHandle<Result<(), HttpError>>,
+    pub(crate) serving: JoinHandle<()>,
     url: String,
     http: reqwest::Client,
     folder: TempDir,

@@ -11,10 +11,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{BufRead as _, BufReader},
     net::SocketAddr,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Child,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -29,7 +28,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 
-use crate::project::{Project, key, tool};
+use crate::{
+    process::{Spawned, callgate, serve},
+    project::{Project, key, tool},
+};
 
 const ROUNDS: u32 = 100;
 const CLIENTS: usize = 4;
@@ -90,12 +92,11 @@ async fn a_killed_gate_has_every_answered_call_and_every_request_on_record_exact
     let (median, slowest) = (starts[starts.len() / 2], starts[starts.len() - 1]);
 
     assert!(median < RESTART_MAX, "half of the starts took more than {median:?}");
-    let state = folder.path().join("state");
-    let records = export(&state);
+    let records = export(folder.path());
     check(&records, &seen, &backend.writes());
     let answered: usize = seen.iter().flat_map(BTreeMap::values).map(|seen| seen.answered.len()).sum();
     assert!(answered > seen.len() * 4, "only {answered} calls were answered: the test shows nothing");
-    let verified: Value = serde_json::from_str(&callgate(&state, &["audit", "verify", "--json"])).unwrap();
+    let verified = callgate(folder.path(), ["audit", "verify", "--json"]).json();
     assert_eq!(verified["ok"], true, "{verified}");
     eprintln!(
         "{} records, {answered} answered calls, {} requests of writes; start {median:?}, at worst {slowest:?}; verify: {verified}",
@@ -292,31 +293,17 @@ fn check_client(
     assert!(logged.outcomes.len() <= seen.answered.len() + 1, "{place}: outcomes of nobody");
 }
 
-/// Every record of every log under a state folder.
-fn export(state: &Path) -> Vec<Value> {
+/// Every record of every log of a project.
+fn export(project: &Path) -> Vec<Value> {
     let logs: Vec<_> =
-        fs::read_dir(state.join("audit")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        fs::read_dir(project.join("state/audit")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(logs.iter().filter(|path| path.join("lock").exists()).count(), 1, "one log: {logs:?}");
-    let text = callgate(state, &["audit", "export", "--format", "jsonl"]);
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let lines = callgate(project, ["audit", "export", "--format", "jsonl"]).json_lines();
     let record = |(index, mut line): (usize, Value)| {
         assert_eq!(line["index"], index, "{line}");
         line["record"].take()
     };
-    lines.enumerate().map(record).collect()
-}
-
-/// What a subcommand prints. It has to succeed.
-fn callgate(state: &Path, arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_callgate"))
-        .args(arguments)
-        .arg("--state")
-        .arg(state)
-        .output()
-        .unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{arguments:?} failed: {stdout}{stderr}");
-    stdout.into_owned()
+    lines.into_iter().enumerate().map(record).collect()
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -334,27 +321,8 @@ impl Gate {
     /// Starts the gate of a project, and says how long its first answer took.
     async fn start(folder: &Path, http: &reqwest::Client) -> (Self, Duration) {
         let begun = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_callgate"))
-            .args(["serve", "--config"])
-            .arg(folder.join("callgate.yaml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let mut said = Vec::new();
-        let url = lines.by_ref().find_map(|line| {
-            let address =
-                line.split_once("http://").and_then(|(_, rest)| Some(rest.split_once(';')?.0.to_owned()));
-            said.push(line);
-            address
-        });
-        let gate = Self {
-            child: Arc::new(Mutex::new(child)),
-            url: format!("http://{}", url.unwrap_or_else(|| panic!("the gate did not start: {said:#?}"))),
-        };
-        std::thread::spawn(move || lines.for_each(drop)); // a full pipe would stop the gate
+        let Spawned { child, address, .. } = serve(folder);
+        let gate = Self { child: Arc::new(Mutex::new(child)), url: format!("http://{address}/mcp") };
         // Any answer will do; this one leaves no record.
         http.get(&gate.url).send().await.expect("the gate answers");
         (gate, begun.elapsed())

@@ -3,9 +3,10 @@
 use std::{
     ffi::OsStr,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
+    thread::JoinHandle,
 };
 
 use serde_json::{Value, json};
@@ -14,41 +15,66 @@ use crate::project::key;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_callgate");
 
+/// A process that serves, without a client of its own.
+pub(crate) struct Spawned {
+    pub(crate) child: Child,
+    /// Where it serves, `127.0.0.1:PORT`.
+    pub(crate) address: String,
+    /// What it said on standard error, when it has ended. Nobody has to wait for it.
+    pub(crate) said: JoinHandle<String>,
+}
+
+/// `callgate serve` on the project of a folder.
+pub(crate) fn serve(folder: &Path) -> Spawned {
+    spawn(Command::new(PROGRAM).args(["serve", "--config"]).arg(folder.join("callgate.yaml")))
+}
+
+/// Runs a command that serves, and waits until it says where.
+fn spawn(command: &mut Command) -> Spawned {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    let address = loop {
+        let before = said.len();
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "the gate did not start: {said}");
+        if let Some((_, rest)) = said[before..].split_once("http://") {
+            break rest.split_once("/mcp;").unwrap().0.to_owned();
+        }
+    };
+    // A full pipe would stop the gate.
+    let said = std::thread::spawn(move || {
+        stderr.read_to_string(&mut said).unwrap();
+        said
+    });
+    Spawned { child, address, said }
+}
+
 /// A gate that serves the project of a folder, until it is stopped or dropped.
 pub(crate) struct Process {
     child: Child,
     address: String,
+    /// Taken when it is stopped.
+    said: Option<JoinHandle<String>>,
     http: reqwest::Client,
 }
 
 impl Process {
     /// Serves the project of a folder.
     pub(crate) fn start(folder: &Path) -> Self {
-        Self::spawn(Command::new(PROGRAM).args(["serve", "--config"]).arg(folder.join("callgate.yaml")))
+        Self::of(serve(folder))
     }
 
     /// The same, where no file can grow beyond so many blocks of 512 bytes: a write there fails with EFBIG.
     pub(crate) fn start_with_small_files(folder: &Path, blocks: u64) -> Self {
         let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" serve --config \"$1\"");
         let mut command = Command::new("sh");
-        Self::spawn(command.arg("-c").arg(script).arg(PROGRAM).arg(folder.join("callgate.yaml")))
+        Self::of(spawn(command.arg("-c").arg(script).arg(PROGRAM).arg(folder.join("callgate.yaml"))))
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    fn of(Spawned { child, address, said }: Spawned) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let mut said = Vec::new();
-        let address = lines.by_ref().find_map(|line| {
-            let address =
-                line.split_once("http://").and_then(|(_, rest)| Some(rest.split_once("/mcp;")?.0.to_owned()));
-            said.push(line);
-            address
-        });
-        let address = address.unwrap_or_else(|| panic!("the gate did not start: {said:#?}"));
-        std::thread::spawn(move || lines.for_each(drop)); // a full pipe would stop the gate
-        Self { child, address, http: reqwest::Client::new() }
+        Self { child, address, said: Some(said), http: reqwest::Client::new() }
     }
 
     /// Calls a tool as a client; what comes back is the result.
@@ -72,11 +98,22 @@ impl Process {
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
+    /// The id of the process.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks the gate to stop (SIGTERM), and waits until it has.
-    pub(crate) fn stop(mut self) -> ExitStatus {
+    pub(crate) fn stop(self) -> ExitStatus {
+        self.stop_and_listen().0
+    }
+
+    /// The same, and what it said on standard error from its start on.
+    pub(crate) fn stop_and_listen(mut self) -> (ExitStatus, String) {
         let asked = Command::new("sh").arg("-c").arg(format!("kill {}", self.child.id())).status().unwrap();
         assert!(asked.success());
-        self.child.wait().unwrap()
+        (self.child.wait().unwrap(), self.said.take().unwrap().join().unwrap())
     }
 }
 

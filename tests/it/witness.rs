@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -18,7 +18,8 @@ use tempfile::TempDir;
 use crate::{
     backend::Backend,
     gate::records,
-    project::{Project, key, tool},
+    process::{PROGRAM, Process, callgate, configure},
+    project::{Project, tool},
 };
 
 const SOON: Duration = Duration::from_secs(15);
@@ -152,10 +153,9 @@ record:
         log = vkey_of("w.example/log", 1),
     );
     fs::write(folder.path().join("callgate.yaml"), server).unwrap();
-    let output =
-        callgate().args(["check", "--config"]).arg(folder.path().join("callgate.yaml")).output().unwrap();
-    assert!(!output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
+    let checked = callgate(folder.path(), ["check"]);
+    assert_ne!(checked.code, 0);
+    let text = checked.stdout;
     for expected in [
         "callgate.yaml:5:12: error: a witness's key has the form `name+id+base64`",
         "callgate.yaml:6:12: error: the witness: the address is loopback",
@@ -176,10 +176,7 @@ fn project() -> Project {
 
 /// Names witnesses in `callgate.yaml`.
 fn watched_by(folder: &Path, witnesses: &[Value]) {
-    let path = folder.join("callgate.yaml");
-    let mut server: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    server["record"] = json!({ "witnesses": witnesses });
-    fs::write(path, server.to_string()).unwrap();
+    configure(folder, "record", json!({ "witnesses": witnesses }));
 }
 
 /// A verifier key of a witness that nobody has.
@@ -192,16 +189,10 @@ fn vkey_of(name: &str, kind: u8) -> String {
     format!("{name}+{:08x}+{}", key_id(name, &public), BASE64_STANDARD.encode(public))
 }
 
-fn callgate() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_callgate"))
-}
-
 /// What `audit verify` says of a project's state.
 fn verify(project: &Path) -> (bool, Value) {
-    let mut command = callgate();
-    let output =
-        command.args(["audit", "verify", "--json", "--state"]).arg(project.join("state")).output().unwrap();
-    (output.status.success(), serde_json::from_slice(&output.stdout).unwrap())
+    let printed = callgate(project, ["audit", "verify", "--json"]);
+    (printed.code == 0, serde_json::from_str(&printed.stdout).unwrap())
 }
 
 fn of_kind(project: &Path, kind: &str) -> Vec<Value> {
@@ -225,73 +216,27 @@ async fn until(limit: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool
 }
 
 /// `callgate serve`.
-struct Gate {
-    child: Child,
-    url: String,
-    http: reqwest::Client,
-    lines: std::thread::JoinHandle<String>,
-}
+struct Gate(Process);
 
 impl Gate {
     fn start(folder: &Path) -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let mut child = callgate()
-            .args(["serve", "--config"])
-            .arg(folder.join("callgate.yaml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        let address = loop {
-            let read = stderr.read_line(&mut said).unwrap();
-            assert!(read > 0, "the gate does not start: {said}");
-            if let Some((_, rest)) = said.split_once("http://") {
-                break rest.split_once("/mcp").unwrap().0.to_owned();
-            }
-        };
-        let lines = std::thread::spawn(move || {
-            stderr.read_to_string(&mut said).unwrap();
-            said
-        });
-        Self { child, url: format!("http://{address}"), http: reqwest::Client::new(), lines }
+        Self(Process::start(folder))
     }
 
     async fn call(&self) {
-        let params = json!({ "name": "get", "arguments": { "id": "1" } });
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
-        let request = self
-            .http
-            .post(format!("{}/mcp", self.url))
-            .header("Accept", "application/json, text/event-stream")
-            .header("MCP-Protocol-Version", "2025-11-25")
-            .bearer_auth(key("bot"))
-            .json(&body);
-        let answer: Value = request.send().await.unwrap().json().await.unwrap();
-        assert_eq!(answer["result"]["isError"], json!(false), "{answer}");
+        let result = self.0.call("bot", "get", "1").await;
+        assert_eq!(result["isError"], json!(false), "{result}");
     }
 
     async fn ready(&self) -> (u16, String) {
-        let answer = self.http.get(format!("{}/readyz", self.url)).send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        self.0.get("/readyz").await
     }
 
     /// Ends it as an operator does, and returns what it said.
-    fn stop(mut self) -> String {
-        let ended = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(ended.success());
-        assert!(self.child.wait().unwrap().success());
-        let lines = std::mem::replace(&mut self.lines, std::thread::spawn(String::new));
-        lines.join().unwrap()
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn stop(self) -> String {
+        let (status, said) = self.0.stop_and_listen();
+        assert!(status.success());
+        said
     }
 }
 
@@ -343,7 +288,7 @@ impl Drop for Witness {
 
 /// The example's program: beside the gate's, where cargo builds examples with the tests.
 fn sample() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_callgate")).parent().unwrap().join("examples/witness");
+    let path = Path::new(PROGRAM).parent().unwrap().join("examples/witness");
     if !path.exists() {
         // `--test it` alone does not build it.
         let built = Command::new(env!("CARGO")).args(["build", "--example", "witness"]).status().unwrap();

@@ -1,16 +1,13 @@
 //! The key of the side stores of a state folder.
 
-use std::{
-    fs, io,
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use aws_lc_rs::{hmac, rand};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use secrecy::{ExposeSecret as _, SecretBox, SecretString};
+use secrecy::{ExposeSecret as _, ExposeSecretMut as _, SecretBox, SecretString};
 
 use super::{SideError, format::SegmentKey};
+use crate::store::place_once;
 
 /// Encrypts side stores. Each file is under a key of its own, made from this one: random nonces
 /// of 96 bits are safe for some 2³² entries under a key, which one key would pass within days.
@@ -41,7 +38,7 @@ impl SideKey {
         let failed = |source| SideError::Io { path: path.to_owned(), source };
         let found = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make(path)?;
+                place_once(path, random()?.expose_secret()).map_err(failed)?;
                 fs::read(path)
             }
             found => found,
@@ -76,38 +73,10 @@ impl SideKey {
     }
 }
 
-/// Makes a key file. It appears whole or not at all, and the first of two processes wins.
-fn make(path: &Path) -> Result<(), SideError> {
-    let mut random = [0; KEY_BYTES + 8];
-    rand::fill(&mut random).map_err(|_| SideError::NoRandom)?;
-    let (key, name) = random.split_at(KEY_BYTES);
-    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-    let whole = folder.join(format!(".side.key.{}", hex::encode(name)));
-    let made = place(&folder, &whole, path, key);
-    // Best effort: what is left over is a key that encrypts nothing.
-    let _ = fs::remove_file(&whole);
-    match made {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(SideError::Io { path: PathBuf::from(path), source: error })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn place(folder: &Path, whole: &Path, path: &Path, key: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    let mut file = private(fs::OpenOptions::new().write(true).create_new(true)).open(whole)?;
-    file.write_all(key)?;
-    file.sync_all()?;
-    fs::hard_link(whole, path)?;
-    fs::File::open(folder)?.sync_all()
-}
-
-/// Files of this store are their owner's alone.
-pub(super) fn private(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    options
+fn random() -> Result<SecretBox<[u8; KEY_BYTES]>, SideError> {
+    let mut key = SecretBox::new(Box::new([0; KEY_BYTES]));
+    rand::fill(key.expose_secret_mut()).map_err(|_| SideError::NoRandom)?;
+    Ok(key)
 }
 
 #[cfg(unix)]

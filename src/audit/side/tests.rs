@@ -247,7 +247,7 @@ fn an_erasure_leaves_every_byte_outside_the_side_store_as_it_was() {
     let log = state.path().join("segments/00000000000000000000.log");
     fs::create_dir_all(log.parent().unwrap()).unwrap();
     let salt = Salt::random().unwrap();
-    fs::write(&log, salt.digest(br#"{"order":1}"#)).unwrap();
+    fs::write(&log, salt.digest(Digested::Arguments, br#"{"order":1}"#)).unwrap();
     let side = state.path().join("side");
     let store = store(&side, WIDE);
     store.put(1, Some(0), vec![Content::Salt(salt.clone()), arguments(r#"{"order":1}"#)]).unwrap();
@@ -257,7 +257,7 @@ fn an_erasure_leaves_every_byte_outside_the_side_store_as_it_was() {
     assert_eq!(fs::read(&log).unwrap(), record);
     // Who kept the body elsewhere can still show what the record says of it.
     let kept = &reader(&side).get(1).unwrap().salts[0];
-    assert!(kept.check(br#"{"order":1}"#, std::str::from_utf8(&record).unwrap()));
+    assert!(kept.check(Digested::Arguments, br#"{"order":1}"#, std::str::from_utf8(&record).unwrap()));
 }
 
 #[test]
@@ -392,25 +392,29 @@ fn a_write_that_fails_is_counted_and_the_store_goes_on_when_it_can() {
 #[test]
 fn digests_are_checked_with_the_salt_and_not_without() {
     let (salt, other) = (Salt::random().unwrap(), Salt::random().unwrap());
-    let digest = salt.digest(b"{}");
+    let digest = salt.digest(Digested::Arguments, b"{}");
     assert_eq!(digest.len(), "hmac-sha256:".len() + 64);
-    assert!(salt.check(b"{}", &digest));
-    assert!(!salt.check(b"[]", &digest));
-    assert!(!other.check(b"{}", &digest));
-    assert!(!salt.check(b"{}", digest.trim_start_matches("hmac-sha256:")));
-    assert!(!salt.check(b"{}", "hmac-sha256:"));
+    assert!(salt.check(Digested::Arguments, b"{}", &digest));
+    assert!(!salt.check(Digested::Arguments, b"[]", &digest));
+    assert!(!other.check(Digested::Arguments, b"{}", &digest));
+    assert!(!salt.check(Digested::Arguments, b"{}", digest.trim_start_matches("hmac-sha256:")));
+    assert!(!salt.check(Digested::Arguments, b"{}", "hmac-sha256:"));
     assert_eq!(format!("{salt:?}"), "Salt");
 }
 
 #[test]
-fn a_digest_is_plain_hmac_sha_256() {
-    // RFC 4231, test case 2, with the key padded by zeros as HMAC itself pads it.
+fn a_digest_is_hmac_sha_256_of_its_kind_and_the_bytes() {
+    // Made by Python's `hmac`, with the key padded by zeros as HMAC itself pads it.
     let mut key = [0; 32];
     key[..4].copy_from_slice(b"Jefe");
-    assert_eq!(
-        Salt::from_bytes(key).digest(b"what do ya want for nothing?"),
-        "hmac-sha256:5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-    );
+    for (of, digest) in [
+        (Digested::Arguments, "4ea560961898aabc6097fe522941bd6f79008761d752086d3288b73fba93695d"),
+        (Digested::DecisionInput, "142f6137354c8038be2b59d0d1db86b1423662f2004e419ad2b6f894cbfd9b58"),
+        (Digested::Result, "b1033b0c5287973aa80847cd8ce263e77228f2a8c3197b2d63d0b95d78fcb004"),
+    ] {
+        let made = Salt::from_bytes(key).digest(of, b"what do ya want for nothing?");
+        assert_eq!(made, format!("hmac-sha256:{digest}"));
+    }
 }
 
 #[test]

@@ -14,9 +14,9 @@ use aws_lc_rs::rand;
 use super::{
     BODY_BYTES_MAX, Bounds, Content, PutError, STORE_BYTES_MIN, SideError, SideKey,
     format::{FileHead, SegmentKey, entry_bytes},
-    key::private,
     reader::{SideFile, side_files},
 };
+use crate::store::private;
 
 /// The side store of a log, as the process that writes the log holds it.
 #[derive(Debug)]

@@ -17,7 +17,9 @@ use crate::audit::{
     key::{KeyError, PrivateKey},
     recover::{Claim, RecoverError, Recovered, Seen, recover},
     verifier,
-    writer::{Clock, Durability, Health, NewRecord, Role, Tick, WriterOptions, Written, driven::Driven},
+    writer::{
+        Appended, Clock, Durability, Health, NewRecord, Role, Tick, WriterOptions, Written, driven::Driven,
+    },
 };
 
 /// Small, so that worlds have several.
@@ -26,13 +28,25 @@ const RESERVE_BYTES: u64 = 1_000;
 
 pub(super) type Receiver = oneshot::Receiver<Written>;
 
+/// What came of handing a record over.
+pub(super) enum Handed {
+    Written(u64),
+    Refused,
+    Waiting(Receiver),
+}
+
 pub(super) enum Answer {
     Written(u64),
     Refused,
     None,
 }
 
-pub(super) fn answer(mut receiver: Receiver) -> Answer {
+pub(super) fn answer(handed: Handed) -> Answer {
+    let mut receiver = match handed {
+        Handed::Written(index) => return Answer::Written(index),
+        Handed::Refused => return Answer::Refused,
+        Handed::Waiting(receiver) => receiver,
+    };
     match receiver.try_recv() {
         Ok(Ok(index)) => Answer::Written(index),
         Ok(Err(_)) => Answer::Refused,
@@ -41,15 +55,17 @@ pub(super) fn answer(mut receiver: Receiver) -> Answer {
 }
 
 /// A record that is like no other.
-pub(super) fn record(number: u64, part: Part, abandoned: bool, padding: usize) -> Vec<u8> {
+pub(super) fn record(number: u64, part: Part, padding: usize) -> Vec<u8> {
     let (kind, call) = match part {
         Part::Plain => ("plain", 0),
         Part::Intent(call) => ("intent", call),
         Part::Outcome(call) => ("outcome", call),
     };
     let padding = "x".repeat(padding);
-    format!(r#"{{"abandoned":{abandoned},"call":"{call:032x}","n":{number},"padding":"{padding}","record":"{kind}"}}"#)
-        .into_bytes()
+    format!(
+        r#"{{"abandoned":false,"call":"{call:032x}","n":{number},"padding":"{padding}","record":"{kind}"}}"#
+    )
+    .into_bytes()
 }
 
 fn seen(record: &[u8]) -> Seen {
@@ -94,26 +110,38 @@ impl Start {
     }
 }
 
-/// A record, and who is told of it.
-pub(super) type Request = (NewRecord, oneshot::Sender<Written>);
+/// What the writer makes of an intent whose caller has gone.
+pub(super) fn abandoned(intent: &[u8]) -> Vec<u8> {
+    let intent = String::from_utf8_lossy(intent);
+    let text = intent.replacen(r#""abandoned":false"#, r#""abandoned":true"#, 1);
+    text.replacen(r#""record":"intent""#, r#""record":"outcome""#, 1).into_bytes()
+}
 
-pub(super) fn request(bytes: Vec<u8>, part: Part, power: bool, abandoned: Vec<u8>) -> (Request, Receiver) {
+pub(super) fn new_record(bytes: Vec<u8>, part: Part, power: bool) -> NewRecord {
     let role = match part {
         Part::Plain => Role::Plain,
-        Part::Intent(call) => Role::Intent { call, abandoned },
+        Part::Intent(call) => Role::Intent { call, abandoned: |intent| Ok(abandoned(intent)) },
         Part::Outcome(call) => Role::Outcome { call },
     };
     let durability = if power { Durability::Power } else { Durability::Process };
-    let (done, receiver) = oneshot::channel();
-    ((NewRecord { bytes, role, durability }, done), receiver)
+    NewRecord { bytes, role, durability }
 }
 
 /// The writer of one process.
 pub(super) struct Process(Driven<SimDisk>);
 
 impl Process {
-    pub(super) fn serve(&mut self, group: Vec<Request>) {
-        self.0.serve(group);
+    /// Hands a record over; `busy` while another one writes.
+    pub(super) fn append(&self, record: NewRecord, busy: bool) -> Handed {
+        match if busy { self.0.append_meanwhile(record) } else { self.0.append(record) } {
+            Ok(Appended::Done(index)) => Handed::Written(index),
+            Ok(Appended::Waiting(receiver)) => Handed::Waiting(receiver),
+            Err(_) => Handed::Refused,
+        }
+    }
+
+    pub(super) fn take(&mut self) {
+        self.0.take();
     }
 
     pub(super) fn tick(&mut self) {

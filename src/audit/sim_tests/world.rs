@@ -9,7 +9,7 @@ use std::{
 use super::{
     damage::Damage,
     model::{End, Model, Part},
-    seam::{self, Answer, Process, Receiver, Start},
+    seam::{self, Answer, Handed, Process, Start},
 };
 use crate::audit::disk::{
     Disk as _,
@@ -35,6 +35,10 @@ pub(super) struct Seen {
     pub(super) injected: BTreeMap<&'static str, u64>,
     pub(super) generations: u64,
     pub(super) acknowledged: u64,
+    /// Written by the caller itself.
+    pub(super) direct: u64,
+    /// Faults that met such a write.
+    pub(super) direct_faults: u64,
     pub(super) refused: u64,
     pub(super) recoveries: u64,
     pub(super) records: u64,
@@ -51,6 +55,8 @@ impl Seen {
         }
         self.generations += other.generations;
         self.acknowledged += other.acknowledged;
+        self.direct += other.direct;
+        self.direct_faults += other.direct_faults;
         self.refused += other.refused;
         self.recoveries += other.recoveries;
         self.abandoned += other.abandoned;
@@ -73,7 +79,8 @@ struct Waiting {
     part: Part,
     power: bool,
     since_ns: u64,
-    receiver: Option<Receiver>,
+    /// `None` once the caller has gone.
+    handed: Option<Handed>,
 }
 
 pub(super) struct World {
@@ -291,6 +298,10 @@ impl World {
                 let since_ns = self.disk.now_ns();
                 process.tick();
                 self.note_failure(process, since_ns);
+                if self.random.one_in(8) {
+                    let (bytes, part, power) = self.record(Part::Plain, false);
+                    self.append(process, bytes, part, power, false)?;
+                }
                 pause -= nanos;
             }
             self.look(process)?;
@@ -356,38 +367,57 @@ impl World {
             1..=10 => 600,
             _ => self.random.below(100),
         };
-        (seam::record(self.next, part, false, size as usize), part, power)
+        (seam::record(self.next, part, size as usize), part, power)
     }
 
-    /// Hands records over, and takes the answers that come.
+    /// Hands records over, lets them be served, and takes the answers that come.
     fn hand_over(&mut self, process: &mut Process, group: Vec<(Vec<u8>, Part, bool)>) -> Result<(), String> {
-        let since_ns = self.disk.now_ns();
-        let (mut requests, mut shared) = (Vec::new(), lock(&self.shared));
+        // Others hold the core in the meantime, or come and go.
+        let busy = self.random.coin();
         for (bytes, part, power) in group {
-            shared.model.hand_over(&bytes, part);
-            let abandoned = match part {
-                Part::Intent(call) => {
-                    self.next += 1;
-                    let abandoned = seam::record(self.next, Part::Outcome(call), true, 0);
-                    shared.model.allow(&abandoned, Part::Outcome(call));
-                    abandoned
-                }
-                _ => Vec::new(),
-            };
-            let (request, receiver) = seam::request(bytes.clone(), part, power, abandoned);
-            // Now and then a caller goes at once.
-            let gone = self.random.one_in(40);
-            if let (true, Part::Intent(call)) = (gone, part) {
-                shared.model.gone.insert(call);
+            self.append(process, bytes, part, power, busy)?;
+            if self.random.one_in(16) {
+                process.take();
             }
-            let receiver = (!gone).then_some(receiver);
-            shared.waiting.push(Waiting { bytes, part, power, since_ns, receiver });
-            requests.push(request);
         }
-        drop(shared);
-        process.serve(requests);
+        let since_ns = self.disk.now_ns();
+        process.tick();
         self.note_failure(process, since_ns);
         self.look(process)
+    }
+
+    fn append(
+        &mut self,
+        process: &Process,
+        bytes: Vec<u8>,
+        part: Part,
+        power: bool,
+        busy: bool,
+    ) -> Result<(), String> {
+        let since_ns = self.disk.now_ns();
+        // Now and then a caller goes at once.
+        let gone = self.random.one_in(40);
+        {
+            let model = &mut lock(&self.shared).model;
+            model.hand_over(&bytes, part);
+            if let Part::Intent(call) = part {
+                model.allow(&seam::abandoned(&bytes), Part::Outcome(call));
+                if gone {
+                    model.gone.insert(call);
+                }
+            }
+        }
+        let faults = self.disk.injected();
+        let handed = process.append(seam::new_record(bytes.clone(), part, power), busy);
+        self.seen.direct_faults += u64::from(self.disk.injected() != faults);
+        self.note_failure(process, since_ns);
+        if let Handed::Written(index) = handed {
+            self.seen.direct += 1;
+            return self.acknowledge(index, &bytes, part, power);
+        }
+        let handed = (!gone).then_some(handed);
+        lock(&self.shared).waiting.push(Waiting { bytes, part, power, since_ns, handed });
+        Ok(())
     }
 
     /// Notes when the log failed: what was not yet safe from a power loss by then never will be.
@@ -400,39 +430,39 @@ impl World {
 
     /// Takes every answer that has come, and the newest head.
     fn look(&mut self, process: &Process) -> Result<(), String> {
-        let now_ns = self.disk.now_ns();
-        let mut shared = lock(&self.shared);
-        let Shared { model, waiting } = &mut *shared;
-        for Waiting { bytes, part, power, receiver, .. } in waiting.drain(..) {
-            let Some(receiver) = receiver else {
+        let waiting = std::mem::take(&mut lock(&self.shared).waiting);
+        for Waiting { bytes, part, power, handed, .. } in waiting {
+            let Some(handed) = handed else {
                 if let (Part::Intent(call), false, false) = (part, self.failed, self.disk.is_dead()) {
                     self.seen.abandoned += 1;
-                    model.given_up.insert(call);
+                    lock(&self.shared).model.given_up.insert(call);
                 }
                 continue;
             };
-            match seam::answer(receiver) {
-                Answer::Written(index) => {
-                    self.seen.acknowledged += 1;
-                    let safe_ns = match (power, self.failed) {
-                        (true, _) => 0,
-                        (false, true) => u64::MAX,
-                        (false, false) => now_ns + SAFE_AFTER_NS,
-                    };
-                    model.acknowledged(index, &bytes, safe_ns)?;
-                    if let Part::Intent(call) = part {
-                        self.open.push(call);
-                    }
-                }
+            match seam::answer(handed) {
+                Answer::Written(index) => self.acknowledge(index, &bytes, part, power)?,
                 Answer::Refused => self.seen.refused += 1,
                 Answer::None if self.disk.is_dead() => {}
                 Answer::None => return Err("a caller got no answer".into()),
             }
         }
         if let Some(head) = process.head() {
-            model.published(head.size(), *head.root())?;
+            lock(&self.shared).model.published(head.size(), *head.root())?;
         }
         Ok(())
+    }
+
+    fn acknowledge(&mut self, index: u64, bytes: &[u8], part: Part, power: bool) -> Result<(), String> {
+        self.seen.acknowledged += 1;
+        let safe_ns = match (power, self.failed) {
+            (true, _) => 0,
+            (false, true) => u64::MAX,
+            (false, false) => self.disk.now_ns() + SAFE_AFTER_NS,
+        };
+        if let Part::Intent(call) = part {
+            self.open.push(call);
+        }
+        lock(&self.shared).model.acknowledged(index, bytes, safe_ns)
     }
 
     /// Publishes the newest head, as a file beside the segments.
@@ -455,7 +485,7 @@ impl World {
 impl Shared {
     /// A record that the writer asks for.
     fn own_record(&mut self, number: u64) -> Vec<u8> {
-        let bytes = seam::record(number, Part::Plain, false, 20);
+        let bytes = seam::record(number, Part::Plain, 20);
         self.model.allow(&bytes, Part::Plain);
         bytes
     }
@@ -463,11 +493,11 @@ impl Shared {
     /// Time passes while an operation hangs: callers go, and what was to be safe by now is not.
     fn hang(&mut self, now_ns: u64, hung_ns: u64) {
         self.model.hung(now_ns - hung_ns, hung_ns);
-        for Waiting { receiver, part, since_ns, .. } in &mut self.waiting {
+        for Waiting { handed, part, since_ns, .. } in &mut self.waiting {
             // Who was answered before has heard it.
-            let waits = receiver.as_ref().is_some_and(Receiver::is_empty);
+            let waits = matches!(handed, Some(Handed::Waiting(receiver)) if receiver.is_empty());
             if waits && now_ns - *since_ns > CALLER_WAITS_NS {
-                *receiver = None;
+                *handed = None;
                 if let Part::Intent(call) = *part {
                     self.model.gone.insert(call);
                 }

@@ -16,7 +16,8 @@ use super::{
     note::{Checkpoint, Key},
     published::{self, read},
     report::{Damage, LogReport, Rule, Torn, VerifyError},
-    signatures::{self, BATCH},
+    runs::Runs,
+    signatures::{self, BATCH, Batches, Found},
     tree::{Hash, empty_root},
     walk::{Claim, Place, Signed, Stop, Tile, Walk},
 };
@@ -48,6 +49,8 @@ pub(super) struct Verified {
     pub(super) keys: Arc<[Key]>,
     /// Whether the segments were read to their end.
     pub(super) whole: bool,
+    /// There is no checkpoint, and the log by itself does not show that there was one.
+    pub(super) lacks_checkpoint: bool,
 }
 
 impl Log {
@@ -83,6 +86,21 @@ impl Log {
         which: Signatures,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Verified, VerifyError> {
+        let verified = self.read_through(Arc::clone(&keys), which, progress)?;
+        let is_bad = |damage: &Damage| damage.rule == Rule::HeadSignature;
+        if which == Signatures::Covering && verified.report.damage.iter().any(is_bad) {
+            // What a covering signature does not prove is for those before it to say, record by record.
+            return self.read_through(keys, Signatures::Every, progress);
+        }
+        Ok(verified)
+    }
+
+    fn read_through(
+        &self,
+        keys: Arc<[Key]>,
+        which: Signatures,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Verified, VerifyError> {
         // Read before the segments: a log that grows meanwhile is then never shorter than its checkpoint.
         let checkpoint = self.read("checkpoint")?;
         let cosigned = self.read("cosignatures")?;
@@ -90,38 +108,76 @@ impl Log {
         // What nobody signed needs no tiles.
         let published = published.filter(|checkpoint| checkpoint.verify(&keys).is_ok());
         let published = published.map(|checkpoint| checkpoint.size);
-        let (walk, mut reading, (valid, invalid)) = thread::scope(|scope| {
-            let (sender, batches) = sync_channel(4);
-            let worker = scope.spawn(move || signatures::verify_all(&batches));
+        let (sender, receiver) = sync_channel(signatures::workers() + 2);
+        let batches = Batches::new(receiver);
+        let (walk, mut reading, found) = thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..signatures::workers()).map(|_| scope.spawn(|| batches.verify())).collect();
             let mut reading = Reading::new(self, published.unwrap_or(0), which, sender, progress);
             let mut walk = Walk::new(Arc::clone(&keys));
+            walk.runs = checkpoint.is_none().then(Runs::default);
             let read = reading.segments(&mut walk);
             let Reading { report, whole, signatures, .. } = reading;
             drop(signatures);
-            let verified = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            read.map(|()| (walk, (report, whole), verified))
+            let found = workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .fold(Found::default(), Found::and);
+            read.map(|()| (walk, (report, whole), found))
         })?;
         let (report, whole) = (&mut reading.0, reading.1);
         report.heads = walk.heads.len() as u64;
-        report.signatures = valid;
+        report.signatures = found.valid;
         report.published = published;
         report.records = walk.records();
         report.signed = walk.frontier.size();
-        if let Some(signed) = invalid {
+        if let Some(signed) = found.first_bad() {
             report.signed = report.signed.min(signed.index);
             report.damage.push(self.damage_at(&signed));
         }
-        let beside = [("checkpoint", checkpoint, true), ("cosignatures", cosigned, false)];
+        // A witness cosigns what is published.
+        let was_published = cosigned.is_some() || walk.runs.as_ref().is_some_and(Runs::have_published);
+        let lacks_checkpoint = checkpoint.is_none() && !was_published;
+        if checkpoint.is_none() && was_published {
+            report.damage.extend(self.without_checkpoint(report.signed));
+        }
+        let beside = [("checkpoint", &checkpoint, true), ("cosignatures", &cosigned, false)];
         for (name, note, alone) in beside {
             let Some(note) = note else { continue };
             let known = Known { keys: &keys, walk: &walk, whole };
-            if let Some((rule, index, until)) = known.judge(&note, alone) {
+            if let Some((rule, index, until)) = known.judge(note, alone) {
                 report.damage.push(self.damage(self.folder.join(name), 0, rule, index, until));
             }
         }
+        if report.published.is_none() && walk.heads.is_empty() {
+            self.name_key(report, checkpoint.as_deref(), &walk, &keys);
+        }
         report.damage.sort_by_key(|damage| damage.index);
         let Walk { heads, claims, .. } = walk;
-        Ok(Verified { report: reading.0, heads, claims, keys, whole })
+        Ok(Verified { report: reading.0, heads, claims, keys, whole, lacks_checkpoint })
+    }
+
+    /// Where nothing of the log is signed by a key that is given, that is one thing to say, and not several.
+    fn name_key(&self, report: &mut LogReport, checkpoint: Option<&[u8]>, walk: &Walk, keys: &[Key]) {
+        let published = checkpoint.and_then(|note| Checkpoint::parse(note).ok());
+        let Some(other) = published.map_or(walk.other_key.clone(), |note| note.other_key(keys)) else {
+            return;
+        };
+        let follows = |rule: &Rule| {
+            let known = [Rule::HeadForm, Rule::HeadSignature, Rule::CheckpointForm];
+            known.contains(rule)
+        };
+        let first = report.damage.iter().find(|damage| follows(&damage.rule)).cloned();
+        let Some(Damage { file, offset, .. }) = first else { return };
+        report.damage.retain(|damage| !follows(&damage.rule));
+        report.damage.push(self.damage(file, offset, Rule::OtherKey(other), 0, None));
+    }
+
+    /// Says that there is no checkpoint, unless there is one by now.
+    pub(super) fn without_checkpoint(&self, signed: u64) -> Option<Damage> {
+        let file = self.folder.join("checkpoint");
+        let is_missing = fs::symlink_metadata(&file).is_err();
+        is_missing.then(|| self.damage(file, 0, Rule::CheckpointMissing, signed, Some(signed)))
     }
 
     /// The file of the segment that begins at a record.
@@ -338,7 +394,7 @@ impl<'a> Reading<'a> {
             walk.signatures.drain(..walk.signatures.len().saturating_sub(1));
         }
         if walk.signatures.len() >= batch && !walk.signatures.is_empty() {
-            // Nobody takes them once one was wrong.
+            // The workers take them until this end is gone.
             let _ = self.signatures.send(std::mem::take(&mut walk.signatures));
         }
     }

@@ -79,6 +79,11 @@ impl Key {
         format!("{}+{:08x}+{}", self.name, u32::from_be_bytes(self.id), BASE64_STANDARD.encode(key))
     }
 
+    /// Its name and id, as a note names it.
+    pub fn label(&self) -> String {
+        label(&self.name, self.id)
+    }
+
     fn named(name: &str, public: VerifyingKey) -> Self {
         use sha2::{Digest, Sha256};
         let digest = Sha256::new().chain_update(name).chain_update([b'\n', ED25519]).chain_update(public);
@@ -89,6 +94,28 @@ impl Key {
 
     pub(super) fn public(&self) -> VerifyingKey {
         self.public
+    }
+}
+
+fn label(name: &str, id: [u8; 4]) -> String {
+    format!("{name}+{:08x}", u32::from_be_bytes(id))
+}
+
+/// By whom a note says it is signed, where that is none of the keys that are given.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OtherKey {
+    /// The name and id of the key in the note.
+    pub signed: String,
+    /// Those of the keys that are given, as they are for the same log.
+    pub given: Vec<String>,
+}
+
+impl fmt::Display for OtherKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |label: &String| format!("`{}`", label.escape_debug());
+        let given = self.given.iter().map(quoted).collect::<Vec<_>>().join(", ");
+        let are = if self.given.len() == 1 { "key given is" } else { "keys given are" };
+        write!(formatter, "it is signed by the key {}, and the {are} {given}", quoted(&self.signed))
     }
 }
 
@@ -161,6 +188,20 @@ impl<'a> Checkpoint<'a> {
     /// How many signatures the note carries.
     pub fn signatures(&self) -> usize {
         self.signatures.len()
+    }
+
+    /// By whom it says it is signed; `None` where that is one of the keys, under whatever name.
+    pub fn other_key(&self, keys: &[Key]) -> Option<OtherKey> {
+        let own = self.signatures.iter().find(|(name, _)| *name == self.origin);
+        let (name, bytes) = own.or(self.signatures.first())?;
+        let id = *bytes.first_chunk()?;
+        if keys.iter().any(|key| Key::named(name, key.public).id == id) {
+            return None;
+        }
+        let log = self.origin.rsplit('/').next().unwrap_or_default();
+        let is_of_log = |key: &Key| key.name.rsplit('/').next() == Some(log);
+        let of_log = |key: &Key| if is_of_log(key) { key.label() } else { key.of_log(log).label() };
+        Some(OtherKey { signed: label(name, id), given: keys.iter().map(of_log).collect() })
     }
 
     /// The signature by one of the keys, and which; not verified yet.

@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
+use super::note::OtherKey;
+
 /// What was found in all logs that were verified.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -122,6 +124,10 @@ pub enum Rule {
     HeadSignature,
     /// The published checkpoint is a checkpoint of this log in its one form, signed by one of the keys.
     CheckpointForm,
+    /// Nothing of the log is signed by one of the keys.
+    OtherKey(OtherKey),
+    /// There is a published checkpoint, once the log shows that it was published.
+    CheckpointMissing,
     /// The log is as long as its published checkpoint says.
     CheckpointBeyond,
     /// The published checkpoint is one of the heads in the segments.
@@ -160,6 +166,8 @@ impl fmt::Display for Rule {
             Self::CheckpointForm => {
                 "the published checkpoint is not a checkpoint of this log signed by any of the keys"
             }
+            Self::OtherKey(other) => return other.fmt(formatter),
+            Self::CheckpointMissing => "the log was published, and its checkpoint is missing",
             Self::CheckpointBeyond => "the log is shorter than its published checkpoint",
             Self::CheckpointTree => "the published checkpoint is not a head of this log",
             Self::Tile => "the tile does not hold the hashes of the tree",

@@ -6,8 +6,9 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     frame::{self, Frame, Head, Header, Kind, Tag},
-    note::{Checkpoint, Key},
+    note::{Checkpoint, Key, OtherKey},
     report::Rule,
+    runs::Runs,
     tree::{Frontier, Hash, leaf_hash},
 };
 
@@ -39,6 +40,10 @@ pub struct Walk {
     pub edge: Vec<Edge>,
     /// Tiles that have become whole.
     pub tiles: VecDeque<Tile>,
+    /// By whom the head is signed that is signed by none of the keys.
+    pub other_key: Option<OtherKey>,
+    /// The log's writers, where it is asked for them.
+    pub runs: Option<Runs>,
 }
 
 /// The last, incomplete tile of a level.
@@ -142,6 +147,8 @@ impl Walk {
             signatures: Vec::new(),
             edge: Vec::new(),
             tiles: VecDeque::new(),
+            other_key: None,
+            runs: None,
         }
     }
 
@@ -187,6 +194,9 @@ impl Walk {
             let place = (self.records(), segment, offset);
             claims(frame.payload, place, &mut self.claims);
         }
+        if let Some(runs) = &mut self.runs {
+            runs.record(frame.payload);
+        }
         self.pending.push((leaf_hash(frame.payload), offset));
         Ok(())
     }
@@ -198,11 +208,14 @@ impl Walk {
         };
         let checkpoint = Checkpoint::parse(note).map_err(|_| self.this_one(Rule::HeadForm))?;
         let of_this_log = self.keys.iter().any(|key| key.name() == checkpoint.origin);
+        let signed = checkpoint.signature(&self.keys);
+        if signed.is_err() {
+            self.other_key = checkpoint.other_key(&self.keys);
+        }
         if !of_this_log || checkpoint.signatures() != 1 {
             return Err(self.this_one(Rule::HeadForm));
         }
-        let (key, signature) =
-            checkpoint.signature(&self.keys).map_err(|_| self.since_head(Rule::HeadSignature))?;
+        let Ok((key, signature)) = signed else { return Err(self.since_head(Rule::HeadSignature)) };
         let (key, index, until) = (key.public(), self.frontier.size(), size);
         let text = checkpoint.text.as_bytes().to_vec();
         self.signatures.push(Signed { text, signature, key, index, until, offset, segment });
@@ -229,6 +242,9 @@ impl Walk {
         self.frontier = frontier;
         self.pending.clear();
         self.heads.push((size, checkpoint.root));
+        if let Some(runs) = &mut self.runs {
+            runs.head();
+        }
         for (level, index, node) in nodes {
             self.put(level, index, node);
         }

@@ -25,15 +25,6 @@ pub(super) struct Request {
     pub(super) done: oneshot::Sender<Written>,
 }
 
-impl Request {
-    fn bytes_len(&self) -> usize {
-        match &self.record.role {
-            Role::Intent { abandoned, .. } => self.record.bytes.len() + abandoned.len(),
-            Role::Plain | Role::Outcome { .. } => self.record.bytes.len(),
-        }
-    }
-}
-
 /// What the disk has left.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Room {
@@ -59,8 +50,12 @@ struct State {
     bytes: usize,
     /// The thread sleeps until so many wait; `None` while it does not sleep.
     wake_at: Option<usize>,
-    /// Since when the thread works on a group.
+    /// When what a caller wrote by itself has to be synced.
+    sync_at: Option<Instant>,
+    /// Since when the thread has a group or a duty, or wants the core for it.
     working_since: Option<Instant>,
+    /// Since when a caller writes by itself.
+    direct_since: Option<Instant>,
     poison: Option<Arc<io::Error>>,
     room: Room,
     closed: bool,
@@ -73,7 +68,9 @@ impl Queue {
                 waiting: VecDeque::new(),
                 bytes: 0,
                 wake_at: None,
+                sync_at: None,
                 working_since: None,
+                direct_since: None,
                 poison: None,
                 room: Room::Enough,
                 closed: false,
@@ -92,8 +89,9 @@ impl Queue {
 
     pub(super) fn push(&self, request: Request) -> Result<(), WriteError> {
         let mut state = self.lock();
-        self.admit(&state, &request)?;
-        state.bytes += request.bytes_len();
+        let bytes = request.record.bytes.len();
+        self.admit(&state, &request.record, bytes)?;
+        state.bytes += bytes;
         state.waiting.push_back(request);
         if state.wake_at.is_some_and(|at| state.waiting.len() >= at) {
             state.wake_at = None;
@@ -127,17 +125,17 @@ impl Queue {
         Ok(())
     }
 
-    fn admit(&self, state: &State, request: &Request) -> Result<(), WriteError> {
+    fn admit(&self, state: &State, record: &NewRecord, bytes: usize) -> Result<(), WriteError> {
         self.usable(state)?;
         let passes = match state.room {
             Room::Enough => true,
-            Room::Low => matches!(request.record.role, Role::Outcome { .. }),
+            Room::Low => matches!(record.role, Role::Outcome { .. }),
             Room::None => false,
         };
         if !passes {
             return Err(self.disk_low());
         }
-        let bytes = state.bytes.saturating_add(request.bytes_len());
+        let bytes = state.bytes.saturating_add(bytes);
         if state.waiting.len() >= self.records_max || bytes > self.bytes_max {
             return Err(WriteError::Busy);
         }
@@ -145,7 +143,34 @@ impl Queue {
     }
 
     fn is_stalled(&self, state: &State) -> bool {
-        state.working_since.is_some_and(|since| since.elapsed() >= self.stalled_after)
+        let since = state.working_since.into_iter().chain(state.direct_since).min();
+        since.is_some_and(|since| since.elapsed() >= self.stalled_after)
+    }
+
+    /// May the one who holds the core write this record now? Only if it would be taken, and nothing that came
+    /// before it is still on its way. If so, the disk is at work until [`Self::end_direct`].
+    pub(super) fn begin_direct(&self, record: &NewRecord) -> bool {
+        let mut state = self.lock();
+        let is_next = state.waiting.is_empty() && state.working_since.is_none();
+        if !is_next || self.admit(&state, record, record.bytes.len()).is_err() {
+            return false;
+        }
+        state.direct_since = Some(Instant::now());
+        true
+    }
+
+    /// The record is written; `sync_at` where it is the first that waits for a sync.
+    pub(super) fn end_direct(&self, sync_at: Option<Instant>) {
+        let mut state = self.lock();
+        state.direct_since = None;
+        if sync_at.is_some() {
+            state.sync_at = sync_at;
+            let asleep = state.wake_at.is_some();
+            drop(state);
+            if asleep {
+                self.arrived.notify_one();
+            }
+        }
     }
 
     pub(super) fn health(&self) -> Health {
@@ -176,27 +201,28 @@ impl Queue {
         gather: Duration,
     ) -> Option<()> {
         let mut state = self.lock();
-        state.working_since = None;
         let gather_until = Instant::now() + gather;
         state = self.sleep(state, 1, until);
         if !state.waiting.is_empty() && expected > 1 {
             state = self.sleep(state, expected.min(GROUP_MAX), gather_until.min(until));
         }
+        // From here on nobody writes by himself: the thread does not have to fight for the core.
+        state.working_since = Some(Instant::now());
+        state.sync_at = None;
         if state.waiting.is_empty() {
             return (!state.closed).then_some(());
         }
         let mut bytes = 0;
         while group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
             let Some(request) = state.waiting.pop_front() else { break };
-            bytes += request.bytes_len();
+            bytes += request.record.bytes.len();
             group.push(request);
         }
         state.bytes = state.bytes.saturating_sub(bytes);
-        state.working_since = Some(Instant::now());
         Some(())
     }
 
-    /// Sleeps until so many wait, or until a moment, or until the queue is closed.
+    /// Sleeps until so many wait, or until a moment or a sync is due, or until the queue is closed.
     fn sleep<'a>(
         &self,
         mut state: MutexGuard<'a, State>,
@@ -204,6 +230,7 @@ impl Queue {
         until: Instant,
     ) -> MutexGuard<'a, State> {
         while state.waiting.len() < count && !state.closed {
+            let until = state.sync_at.map_or(until, |sync_at| until.min(sync_at));
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -215,9 +242,9 @@ impl Queue {
         state
     }
 
-    /// The thread is about to use the disk for itself.
-    pub(super) fn working(&self) {
-        self.lock().working_since.get_or_insert_with(Instant::now);
+    /// The thread has done what it had to do.
+    pub(super) fn rested(&self) {
+        self.lock().working_since = None;
     }
 
     pub(super) fn set_room(&self, room: Room) {

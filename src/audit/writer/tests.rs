@@ -24,6 +24,7 @@ struct Counting {
     fail_at: Arc<AtomicUsize>,
     free: Arc<Mutex<Option<u64>>>,
     slow: Arc<Mutex<Duration>>,
+    slow_append: Arc<Mutex<Duration>>,
 }
 
 impl Counting {
@@ -81,6 +82,7 @@ impl DiskFile for CountingFile {
     }
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.1.step(&self.1.appends)?;
+        std::thread::sleep(*self.1.slow_append.lock().unwrap());
         self.0.append(bytes)
     }
     fn truncate(&mut self, len: u64) -> io::Result<()> {
@@ -126,12 +128,24 @@ fn plain(bytes: &[u8], durability: Durability) -> NewRecord {
 }
 
 fn intent(call: u128) -> NewRecord {
-    let (bytes, abandoned) = (format!("i{call}").into(), format!("o{call} abandoned").into());
+    let bytes = format!("i{call}").into();
+    let abandoned = |intent: &[u8]| Ok([b"o", &intent[1..], b" abandoned"].concat());
     NewRecord { bytes, role: Role::Intent { call, abandoned }, durability: Durability::Power }
 }
 
 fn written(writer: &Writer, record: NewRecord) -> Written {
-    writer.append(record).unwrap().blocking_recv().unwrap()
+    match writer.append(record)? {
+        Appended::Done(index) => Ok(index),
+        Appended::Waiting(written) => written.blocking_recv().unwrap(),
+    }
+}
+
+/// Hands over a record that is not written at once.
+fn queued(writer: &Writer, record: NewRecord) -> oneshot::Receiver<Written> {
+    match writer.append(record).unwrap() {
+        Appended::Waiting(written) => written,
+        Appended::Done(index) => panic!("written at {index}"),
+    }
 }
 
 /// All segments' frames from the first on; panics where the log does not verify.
@@ -178,13 +192,12 @@ fn a_group_is_indexed_in_order_and_synced_once() {
     let (disk, folder) = (Counting::default(), tempfile::tempdir().unwrap());
     let writer = started(&disk, folder.path(), WriterOptions::default());
     *disk.slow.lock().unwrap() = Duration::from_millis(50);
-    let first = writer.append(plain(b"r0", Durability::Power)).unwrap();
+    let first = queued(&writer, plain(b"r0", Durability::Power));
     std::thread::sleep(Duration::from_millis(20));
     let before = disk.counts();
     // They arrive while the sync of the first one runs.
-    let waiters: Vec<_> = (1..6)
-        .map(|n| writer.append(plain(format!("r{n}").as_bytes(), Durability::Power)).unwrap())
-        .collect();
+    let waiters: Vec<_> =
+        (1..6).map(|n| queued(&writer, plain(format!("r{n}").as_bytes(), Durability::Power))).collect();
     assert_eq!(first.blocking_recv().unwrap().unwrap(), 0);
     let indexes: Vec<u64> =
         waiters.into_iter().map(|waiter| waiter.blocking_recv().unwrap().unwrap()).collect();
@@ -200,10 +213,15 @@ fn a_group_is_indexed_in_order_and_synced_once() {
 #[test]
 fn a_record_of_process_durability_is_written_at_once_and_synced_within_50_ms() {
     let (disk, folder) = (Counting::default(), tempfile::tempdir().unwrap());
-    let options = WriterOptions { sync_after: Duration::from_millis(200), ..WriterOptions::default() };
+    let options = WriterOptions {
+        sync_after: Duration::from_millis(200),
+        tick_every: Duration::from_secs(3_600),
+        ..WriterOptions::default()
+    };
     let writer = started(&disk, folder.path(), options);
+    std::thread::sleep(Duration::from_millis(50)); // The thread sleeps by now, for an hour.
     let before = disk.counts();
-    assert_eq!(written(&writer, plain(b"r0", Durability::Process)).unwrap(), 0);
+    assert!(matches!(writer.append(plain(b"r0", Durability::Process)), Ok(Appended::Done(0))));
     assert_eq!(disk.counts(), (before.0 + 1, before.1));
     assert!(writer.head().is_none());
     let head = writer.heads().wait_beyond(0, Duration::from_secs(10)).unwrap();
@@ -232,12 +250,100 @@ fn a_failed_write_or_sync_refuses_everything_after_it_without_another_try() {
 }
 
 #[test]
+fn a_write_that_fails_in_the_callers_own_thread_refuses_everything_after_it_too() {
+    let (disk, folder) = (Counting::default(), tempfile::tempdir().unwrap());
+    let writer = started(&disk, folder.path(), WriterOptions::default());
+    assert!(matches!(writer.append(plain(b"r", Durability::Process)), Ok(Appended::Done(0))));
+    disk.fail_next(1);
+    assert!(matches!(writer.append(plain(b"r", Durability::Process)), Err(WriteError::Poisoned(_))));
+    let counts = disk.counts();
+    for durability in [Durability::Process, Durability::Power] {
+        assert!(matches!(writer.append(plain(b"r", durability)), Err(WriteError::Poisoned(_))));
+    }
+    assert!(matches!(writer.health(), Health::Poisoned));
+    writer.close();
+    assert_eq!(disk.counts(), counts);
+}
+
+#[test]
+fn a_record_waits_its_turn_behind_those_that_came_before() {
+    let (disk, folder) = (Counting::default(), tempfile::tempdir().unwrap());
+    let writer = started(&disk, folder.path(), WriterOptions::default());
+    *disk.slow.lock().unwrap() = Duration::from_millis(200);
+    let first = queued(&writer, plain(b"r0", Durability::Power));
+    let second = queued(&writer, plain(b"r1", Durability::Process));
+    std::thread::sleep(Duration::from_millis(50));
+    let third = queued(&writer, plain(b"r2", Durability::Process));
+    let indexes = [first, second, third].map(|waiter| waiter.blocking_recv().unwrap().unwrap());
+    assert_eq!(indexes, [0, 1, 2]);
+}
+
+#[test]
+fn a_write_that_hangs_holds_one_caller_and_refuses_the_others() {
+    for somebody_waits in [false, true] {
+        let (disk, folder) = (Counting::default(), tempfile::tempdir().unwrap());
+        let options = WriterOptions { stalled_after: Duration::from_millis(200), ..WriterOptions::default() };
+        let writer = started(&disk, folder.path(), options);
+        *disk.slow_append.lock().unwrap() = Duration::from_millis(800);
+        std::thread::scope(|scope| {
+            let hung = scope.spawn(|| writer.append(plain(b"r", Durability::Process)));
+            std::thread::sleep(Duration::from_millis(50));
+            let waiting = somebody_waits.then(|| queued(&writer, plain(b"r", Durability::Process)));
+            std::thread::sleep(Duration::from_millis(250));
+            assert!(matches!(writer.health(), Health::Stalled));
+            for durability in [Durability::Process, Durability::Power] {
+                assert!(matches!(writer.append(plain(b"r", durability)), Err(WriteError::Stalled { .. })));
+            }
+            assert!(matches!(hung.join().unwrap(), Ok(Appended::Done(0))));
+            *disk.slow_append.lock().unwrap() = Duration::ZERO;
+            if let Some(waiting) = waiting {
+                assert_eq!(waiting.blocking_recv().unwrap().unwrap(), 1);
+            }
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(matches!(writer.health(), Health::Ready));
+    }
+}
+
+#[test]
+fn callers_and_the_thread_write_one_log_that_verifies() {
+    let (disk, folder) = (Counting::default(), tempfile::tempdir().unwrap());
+    let options = WriterOptions {
+        segment_bytes: 20_000,
+        sync_after: Duration::from_millis(1),
+        ..WriterOptions::default()
+    };
+    let writer = started(&disk, folder.path(), options);
+    let mut told: Vec<(u64, Vec<u8>)> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..4)
+            .map(|caller| {
+                let writer = &writer;
+                scope.spawn(move || {
+                    let record = |n| {
+                        let bytes = format!("r{caller} {n}").into_bytes();
+                        let durability = if n % 16 == 0 { Durability::Power } else { Durability::Process };
+                        (written(writer, plain(&bytes, durability)).unwrap(), bytes)
+                    };
+                    (0..500).map(record).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
+    });
+    writer.close();
+    told.sort();
+    let (records, heads) = verified(folder.path());
+    assert_eq!(records, told.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>());
+    assert_eq!(heads.last().unwrap().size, 2_000);
+}
+
+#[test]
 fn an_abandoned_intent_gets_its_outcome_and_heads_tell_the_oldest_open_one() {
     let (disk, folder) = (Counting::default(), tempfile::tempdir().unwrap());
     let writer = started(&disk, folder.path(), WriterOptions::default());
     written(&writer, plain(b"r", Durability::Power)).unwrap();
     let kept = written(&writer, intent(1)).unwrap();
-    drop(writer.append(intent(2)).unwrap());
+    drop(queued(&writer, intent(2)));
     let outcome =
         NewRecord { bytes: b"o1".to_vec(), role: Role::Outcome { call: 1 }, durability: Durability::Power };
     written(&writer, plain(b"r", Durability::Power)).unwrap();
@@ -309,8 +415,10 @@ fn a_low_disk_refuses_new_work_and_lets_outcomes_pass_until_half() {
         durability: Durability::Power,
     };
     assert!(matches!(writer.append(intent(1)), Err(WriteError::DiskLow { reserve_bytes: 1_000 })));
+    assert!(matches!(writer.append(plain(b"r", Durability::Process)), Err(WriteError::DiskLow { .. })));
     assert!(matches!(writer.health(), Health::DiskLow));
     written(&writer, outcome()).unwrap();
+    written(&writer, NewRecord { durability: Durability::Process, ..outcome() }).unwrap();
     *disk.free.lock().unwrap() = Some(499);
     std::thread::sleep(Duration::from_millis(200));
     assert!(matches!(writer.append(outcome()), Err(WriteError::DiskLow { .. })));
@@ -327,9 +435,9 @@ fn a_disk_that_hangs_and_a_full_queue_refuse_at_once() {
         WriterOptions { stalled_after: Duration::from_millis(200), queue_max: 2, ..WriterOptions::default() };
     let writer = started(&disk, folder.path(), options);
     *disk.slow.lock().unwrap() = Duration::from_millis(600);
-    let _first = writer.append(plain(b"r", Durability::Power)).unwrap();
+    let _first = queued(&writer, plain(b"r", Durability::Power));
     std::thread::sleep(Duration::from_millis(50));
-    let _waiting: Vec<_> = (0..2).map(|_| writer.append(plain(b"r", Durability::Power)).unwrap()).collect();
+    let _waiting: Vec<_> = (0..2).map(|_| queued(&writer, plain(b"r", Durability::Power))).collect();
     assert!(matches!(writer.append(plain(b"r", Durability::Power)), Err(WriteError::Busy)));
     std::thread::sleep(Duration::from_millis(250));
     assert!(matches!(writer.append(plain(b"r", Durability::Power)), Err(WriteError::Stalled { .. })));
@@ -346,7 +454,9 @@ fn what_cannot_be_a_record_or_comes_after_the_end_is_refused() {
     }
     written(&writer, plain(&vec![b'r'; RECORD_BYTES_MAX], Durability::Power)).unwrap();
     writer.close();
-    assert!(matches!(writer.append(plain(b"r", Durability::Power)), Err(WriteError::Stopped)));
+    for durability in [Durability::Process, Durability::Power] {
+        assert!(matches!(writer.append(plain(b"r", durability)), Err(WriteError::Stopped)));
+    }
     assert!(matches!(writer.health(), Health::Stopped));
     assert!(writer.heads().ended());
     assert_eq!(claimed(&disk, folder.path()).size(), 1);

@@ -1,30 +1,13 @@
-//! The thread that writes.
+//! The thread that writes for those who wait, and syncs for all.
 
 use std::{
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use super::{
-    Durability, NewRecord, Role, Tick, WriteError, WriterOptions,
-    heads::Heads,
-    intents::Intents,
-    queue::{Queue, Request, Room},
-};
-use crate::audit::{
-    disk::{Disk, DiskFile as _, append_all},
-    frame::{Chain, Kind, RECORD_BYTES_MAX},
-    head::{HeadPayload, SignedHead},
-    key::LogKey,
-    recover::{Recovered, make_segment},
-    segment::Header,
-    tree::{Frontier, Hash, leaf_hash},
-};
+use super::{WriterOptions, core::Core, heads::Heads, queue::Queue};
+use crate::audit::disk::Disk;
 
-/// A buffer that one large group has blown up is not kept.
-const BATCH_BYTES_KEPT: usize = 1 << 20;
 /// Who comes after a longer pause than this comes alone.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -43,319 +26,53 @@ const fn share(callers: usize) -> usize {
 }
 
 pub(super) struct Thread<D: Disk> {
-    disk: Arc<D>,
-    folder: PathBuf,
-    key: LogKey,
-    file: D::File,
-    length: u64,
-    first: u64,
-    frontier: Frontier,
-    chain: Chain,
-    intents: Intents,
-    /// How many records are known to be synced.
-    synced: u64,
-    /// How many records the newest head covers.
-    headed: u64,
-    /// Since when a record waits for its sync.
-    unsynced_since: Option<Instant>,
-    /// The head that the next sync makes durable.
-    pending: Option<SignedHead>,
-    /// After an error nothing is tried again: a failed sync may have lost what it was to keep.
-    poison: Option<Arc<io::Error>>,
-    batch: Vec<u8>,
+    core: Arc<Mutex<Core<D>>>,
     options: WriterOptions,
-    tick: Tick,
-    ticked: Instant,
-    room: Room,
     queue: Arc<Queue>,
     heads: Heads,
 }
 
+/// Whatever ends the thread, nobody waits for it any longer, and nobody writes any more.
 impl<D: Disk> Drop for Thread<D> {
     fn drop(&mut self) {
         self.queue.abandon();
+        // Who began to write before is through when this returns.
+        drop(self.core.lock());
         self.heads.end();
     }
 }
 
 impl<D: Disk> Thread<D> {
-    pub(super) fn new(
-        log: Recovered<D>,
+    pub(super) const fn new(
+        core: Arc<Mutex<Core<D>>>,
         options: WriterOptions,
-        tick: Tick,
         queue: Arc<Queue>,
         heads: Heads,
     ) -> Self {
-        let mut intents = Intents::default();
-        for intent in &log.open {
-            intents.begin(intent.call, intent.index);
-        }
-        Self {
-            disk: log.disk,
-            folder: log.folder,
-            chain: Chain::resume(log.key.tags().clone(), log.tag),
-            key: log.key,
-            file: log.file,
-            length: log.length,
-            first: log.first,
-            frontier: log.frontier,
-            intents,
-            synced: 0,
-            headed: log.head.as_ref().map_or(0, SignedHead::size),
-            unsynced_since: None,
-            pending: log.head,
-            poison: None,
-            batch: Vec::new(),
-            ticked: options.clock.now(),
-            options,
-            tick,
-            room: Room::Enough,
-            queue,
-            heads,
-        }
+        Self { core, options, queue, heads }
     }
 
-    /// What was read may be in no more than the page cache, and its end under no head.
-    pub(super) fn begin(&mut self) -> io::Result<()> {
-        if self.headed < self.frontier.size() {
-            self.put_head()?;
-            self.append()?;
-        }
-        self.sync()?;
-        self.look_at_disk();
-        self.roll()
-    }
-
-    pub(super) fn run(mut self) {
-        let mut group = Vec::new();
-        let mut expected = 1;
+    /// Returns once the queue is closed and empty, or where somebody who held the core panicked: nobody knows
+    /// what is written then, and the next start finds out.
+    pub(super) fn run(&self) {
+        let (mut group, mut expected) = (Vec::new(), 1);
+        let Ok(mut duty) = self.core.lock().map(|core| core.next_duty()) else { return };
         loop {
             let slept = self.options.clock.now();
-            if self.queue.take(&mut group, self.next_duty(), expected, self.options.gather).is_none() {
-                break;
-            }
+            let open = self.queue.take(&mut group, duty, expected, self.options.gather).is_some();
             let rested = self.options.clock.since(slept) > PAUSE;
+            let Ok(mut core) = self.core.lock() else { return };
+            if !open {
+                return core.end();
+            }
             let mut callers = group.len();
             if callers > 0 {
-                callers += self.serve(&mut group);
+                callers += core.serve(&mut group);
             }
             expected = if rested { 1 } else { share(callers) };
-            self.do_duties();
-            if self.batch.capacity() > BATCH_BYTES_KEPT {
-                self.batch = Vec::new();
-            }
+            core.do_duties();
+            duty = core.next_duty();
+            self.queue.rested();
         }
-        self.end();
-    }
-
-    /// Signs and syncs what is not yet, unless the log failed.
-    pub(super) fn end(&mut self) {
-        self.guarded(Self::settle);
-    }
-
-    /// When the thread has something to do without being asked.
-    fn next_duty(&self) -> Instant {
-        let tick = self.ticked + self.options.tick_every;
-        self.unsynced_since.map_or(tick, |since| tick.min(since + self.options.sync_after))
-    }
-
-    pub(super) fn do_duties(&mut self) {
-        if self.poison.is_some() {
-            self.ticked = self.options.clock.now();
-            return;
-        }
-        if self.options.clock.since(self.ticked) >= self.options.tick_every {
-            self.queue.working();
-            self.ticked = self.options.clock.now();
-            self.look_at_disk();
-            if self.room == Room::Enough {
-                let records = (self.tick)();
-                self.write_own(records);
-            }
-        }
-        if self.is_sync_due() {
-            self.queue.working();
-            self.guarded(Self::settle);
-        }
-        if self.length >= self.options.segment_bytes {
-            self.queue.working();
-            self.guarded(Self::roll);
-        }
-    }
-
-    fn is_sync_due(&self) -> bool {
-        self.unsynced_since.is_some_and(|since| self.options.clock.since(since) >= self.options.sync_after)
-    }
-
-    /// Writes a group, and tells who waits. Says how many others came meanwhile.
-    pub(super) fn serve(&mut self, group: &mut Vec<Request>) -> usize {
-        let first = self.frontier.size();
-        let power = group.iter().any(|request| request.record.durability == Durability::Power);
-        let sync = power || self.is_sync_due();
-        self.guarded(|thread| {
-            for request in &*group {
-                thread.put_record(&request.record, request.leaf);
-            }
-            if sync {
-                thread.put_head()?;
-            }
-            thread.append()
-        });
-        let mut gone = Vec::new();
-        let numbered = |group: &mut Vec<Request>| {
-            (first..)
-                .zip(group.drain(..))
-                .partition::<Vec<_>, _>(|(_, request)| request.record.durability == Durability::Process)
-        };
-        let (process, power) = numbered(group);
-        // What survives the process's death is written: those who asked for no more need not wait for the sync.
-        self.answer(process, &mut gone);
-        if sync {
-            self.guarded(Self::sync);
-        }
-        let came = self.queue.len(); // before those who are told now come back
-        self.answer(power, &mut gone);
-        self.write_own(gone);
-        came
-    }
-
-    /// Tells who waits; collects the outcomes of intents that nobody waits for any longer.
-    fn answer(&self, numbered: Vec<(u64, Request)>, gone: &mut Vec<NewRecord>) {
-        for (index, request) in numbered {
-            let result = self
-                .poison
-                .as_ref()
-                .map_or(Ok(index), |poison| Err(WriteError::Poisoned(Arc::clone(poison))));
-            if let (Err(Ok(_)), Role::Intent { call, abandoned }) =
-                (request.done.send(result), request.record.role)
-            {
-                // Its sync may wait: after a power loss, recovery finds the intent open and ends it.
-                let (role, durability) = (Role::Outcome { call }, Durability::Process);
-                gone.push(NewRecord { bytes: abandoned, role, durability });
-            }
-        }
-    }
-
-    /// Writes records that nobody waits for.
-    fn write_own(&mut self, records: impl IntoIterator<Item = impl Into<NewRecord>>) {
-        let mut records = records.into_iter().map(Into::into).peekable();
-        if records.peek().is_none() {
-            return;
-        }
-        self.guarded(|thread| {
-            for record in records {
-                let bytes = record.bytes.len();
-                if (1..=RECORD_BYTES_MAX).contains(&bytes) {
-                    thread.put_record(&record, leaf_hash(&record.bytes));
-                } else {
-                    tracing::error!(bytes, "a record of the log's own has no size that a record can have");
-                }
-            }
-            thread.append()
-        });
-    }
-
-    /// Does nothing once anything failed.
-    fn guarded(&mut self, work: impl FnOnce(&mut Self) -> io::Result<()>) {
-        if self.poison.is_some() {
-            return;
-        }
-        if let Err(error) = work(self) {
-            tracing::error!(log = self.key.origin(), %error, "the log failed; every call is refused from now on");
-            let poison = Arc::new(error);
-            self.queue.poison(&poison);
-            self.poison = Some(poison);
-            // Nothing of this is ever written.
-            self.batch.clear();
-            self.unsynced_since = None;
-        }
-    }
-
-    fn put_record(&mut self, record: &NewRecord, leaf: Hash) {
-        let index = self.frontier.size();
-        match &record.role {
-            Role::Plain => {}
-            Role::Intent { call, .. } => self.intents.begin(*call, index),
-            Role::Outcome { call } => self.intents.end(*call),
-        }
-        self.chain.append(&mut self.batch, Kind::Record, &record.bytes, &leaf);
-        self.frontier.push(leaf);
-    }
-
-    fn put_head(&mut self) -> io::Result<()> {
-        let size = self.frontier.size();
-        let head = SignedHead::sign(&self.key, size, self.frontier.root())
-            .ok_or_else(|| io::Error::other("the head cannot be signed"))?;
-        let open = self.intents.oldest().unwrap_or(size);
-        let payload = HeadPayload { synced: self.synced, open, note: head.note() }.encode();
-        self.chain.append(&mut self.batch, Kind::Head, &payload, &leaf_hash(&payload));
-        self.pending = Some(head);
-        Ok(())
-    }
-
-    fn append(&mut self) -> io::Result<()> {
-        append_all(&mut self.file, &self.batch)?;
-        self.length += u64::try_from(self.batch.len()).unwrap_or(u64::MAX);
-        self.batch.clear();
-        self.unsynced_since.get_or_insert_with(|| self.options.clock.now());
-        Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()?;
-        self.synced = self.frontier.size();
-        self.unsynced_since = None;
-        if let Some(head) = self.pending.take() {
-            self.headed = head.size();
-            self.heads.set(head);
-        }
-        Ok(())
-    }
-
-    /// Signs and syncs what is not yet.
-    fn settle(&mut self) -> io::Result<()> {
-        if self.headed < self.frontier.size() {
-            self.put_head()?;
-            self.append()?;
-        }
-        if self.unsynced_since.is_some() { self.sync() } else { Ok(()) }
-    }
-
-    /// Goes on in a new segment where this one is full and ends with a head.
-    fn roll(&mut self) -> io::Result<()> {
-        let size = self.frontier.size();
-        if self.length < self.options.segment_bytes || size == self.first {
-            return Ok(());
-        }
-        // Records that nobody waits for may have come after the head.
-        self.settle()?;
-        let header = Header { frontier: self.frontier.clone(), tag: self.chain.tag() };
-        let (file, _, length) = make_segment(&*self.disk, &self.folder, &header)?;
-        (self.file, self.length, self.first) = (file, length, size);
-        Ok(())
-    }
-
-    fn look_at_disk(&mut self) {
-        let reserve = self.options.reserve_bytes;
-        let room = match self.disk.free_bytes(&self.folder) {
-            Ok(free) if free >= reserve => Room::Enough,
-            Ok(free) if free >= reserve / 2 => Room::Low,
-            Ok(_) => Room::None,
-            Err(error) => {
-                tracing::warn!(%error, "the disk does not tell how much of it is free");
-                Room::Low
-            }
-        };
-        if room != self.room {
-            tracing::warn!(log = self.key.origin(), ?room, "the room on the log's disk has changed");
-            self.room = room;
-            self.queue.set_room(room);
-        }
-    }
-}
-
-impl From<Vec<u8>> for NewRecord {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, role: Role::Plain, durability: Durability::Process }
     }
 }

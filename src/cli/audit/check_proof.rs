@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 
 use super::{
     Failure,
-    line::{visible, visible_json},
     place::{keys, read_bounded},
 };
 use crate::{
     audit::proof::check,
-    cli::output::{GOOD, Printer},
+    cli::{
+        output::{GOOD, Printer},
+        visible::{visible, visible_json},
+    },
 };
 
 /// What `check-proof` takes.
@@ -20,7 +22,7 @@ use crate::{
 pub(super) struct Arguments {
     /// The proof.
     file: PathBuf,
-    /// The public key, or a file of public keys, got from somebody who is trusted.
+    /// The public key, or a file of public keys, from somebody whom you trust.
     #[arg(long, value_name = "KEY")]
     key: String,
 }

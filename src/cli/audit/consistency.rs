@@ -11,7 +11,6 @@ use serde_json::json;
 
 use super::{
     Failure,
-    line::visible,
     place::{self, State, keys_or_listed},
     prove::write,
     verify::count,
@@ -22,13 +21,16 @@ use crate::{
         reader::{self, LogFolder},
         verifier::note::Checkpoint,
     },
-    cli::output::{GOOD, Printer},
+    cli::{
+        output::{GOOD, Printer},
+        visible::visible,
+    },
 };
 
 /// What `consistency` takes.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The older checkpoint: a file, or a number of records that a head was signed with.
+    /// The older checkpoint: a file, or how many records the log had when a head was signed.
     old: String,
     /// The newer checkpoint, likewise.
     new: String,

@@ -12,7 +12,6 @@ use serde_json::json;
 
 use super::{
     Failure, kept,
-    line::visible,
     place::{RecordId, State, log},
     prove::one,
 };
@@ -21,7 +20,10 @@ use crate::{
         index::Match,
         side::{Erase, Erased},
     },
-    cli::output::{DOUBT, GOOD, Printer, plural},
+    cli::{
+        output::{DOUBT, GOOD, Printer, plural},
+        visible::visible,
+    },
 };
 
 /// What `erase` takes.
@@ -32,7 +34,7 @@ pub(super) struct Arguments {
     /// Erase the salt too: nobody can check a guess against the digests any more, nor what others kept.
     #[arg(long)]
     salt: bool,
-    /// Do not ask.
+    /// Erase without asking.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]

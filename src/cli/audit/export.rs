@@ -11,8 +11,8 @@ use clap::{Args, ValueEnum};
 
 use super::{
     Failure,
-    filter::FilterArguments,
-    line::{json_line, visible},
+    filter::{FILTERS, FilterArguments},
+    line::json_line,
     place::State,
     verify::count as plural,
 };
@@ -21,7 +21,7 @@ use crate::{
         index::{Filter, Match},
         reader::{self, LogFolder, RecordView},
     },
-    cli::output::Printer,
+    cli::{output::Printer, visible::visible},
 };
 
 /// What `export` takes.
@@ -30,12 +30,12 @@ pub(super) struct Arguments {
     /// JSON lines hold whole records; a table has the columns that lists show.
     #[arg(long, value_enum)]
     format: Format,
-    /// The file; left out, standard output.
+    /// Write to this file; left out, to standard output.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
     state: State,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = FILTERS)]
     filter: FilterArguments,
 }
 
@@ -220,6 +220,20 @@ mod tests {
             hostile[6..].iter().map(|tool| if *tool == " =1" { "' =1".to_owned() } else { visible(tool) });
         let rest: Vec<String> = rest.collect();
         assert_eq!(tools[6..], rest);
+    }
+
+    #[test]
+    fn an_export_holds_nothing_that_a_terminal_would_obey() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Fixture::new(folder.path(), "serve-0");
+        let hostile = "x\u{9b}2J\u{202e}\u{7f}";
+        log.record(&outcome(1, "alice", hostile, "denied", "unknown_tool"));
+        let table = export(folder.path(), &Filter::default(), Format::Csv);
+        assert!(table.contains(",x\\u{9b}2J\\u{202e}\\u{7f},"), "{table:?}");
+        let lines = export(folder.path(), &Filter::default(), Format::Jsonl);
+        assert!(lines.trim_end().is_ascii() && !lines.contains('\u{7f}'), "{lines:?}");
+        let line: Value = serde_json::from_str(&lines).unwrap();
+        assert_eq!(line["record"]["call"]["target"], hostile);
     }
 
     #[test]

@@ -8,34 +8,37 @@ use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 use super::{Failure, place};
 use crate::audit::index::Filter;
 
+/// What the filters are called in the help.
+pub(super) const FILTERS: &str = "Filters (a record has to pass all)";
+
 /// Which records are wanted: those that have all of these.
 #[derive(Clone, Debug, Args)]
 pub(super) struct FilterArguments {
-    /// The log, `serve-0`.
+    /// Of this log, such as `serve-0`.
     #[arg(long)]
     log: Option<String>,
-    /// The client.
+    /// Of this client.
     #[arg(long)]
     client: Option<String>,
-    /// The tool, as it was asked for.
+    /// Of this tool, as it was asked for.
     #[arg(long)]
     tool: Option<String>,
     /// How the call ended.
     #[arg(long, value_parser = OUTCOMES)]
     outcome: Option<String>,
-    /// The refusal in one word.
+    /// Refused for this reason: the record's `code`, such as `not_permitted`.
     #[arg(long)]
     code: Option<String>,
-    /// The run.
+    /// Of this run.
     #[arg(long)]
     run: Option<String>,
-    /// The call's id.
+    /// Of the call with this id.
     #[arg(long)]
     call: Option<String>,
-    /// Not before this time (RFC 3339, or a date, which begins in UTC), or not longer ago than this (`90s`, `15m`, `2h`, `3d`, `1w`).
+    /// Not before this: a time (RFC 3339), a date (UTC), or an age such as `90s`, `15m`, `2h`, `3d`, `1w`.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<Timestamp>,
-    /// Before this time, or longer ago than this.
+    /// Before this, written likewise.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<Timestamp>,
 }

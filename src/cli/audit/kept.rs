@@ -11,7 +11,7 @@ use crate::{
     audit::{
         index::Match,
         reader::LogFolder,
-        side::{Found, Kind, SideKey, SideReader},
+        side::{Digested, Found, Kind, SideKey, SideReader},
         side_key,
         verifier::note::Checkpoint,
     },
@@ -61,7 +61,7 @@ pub(super) fn call_number(id: &str) -> Option<u128> {
 /// A digest on record, and what was kept of what it is the digest of.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Kept {
-    /// `arguments` or `result`.
+    /// `arguments`, `decision` or `result`.
     pub(super) name: &'static str,
     pub(super) verdict: Verdict,
     /// The body as it was put, where it is still there.
@@ -93,13 +93,20 @@ impl Verdict {
     }
 }
 
+/// What digests on record are of, and the member that holds each.
+const MEMBERS: [(Digested, &str); 3] = [
+    (Digested::Arguments, "arguments_digest"),
+    (Digested::DecisionInput, "decision_input_digest"),
+    (Digested::Result, "result_digest"),
+];
+
 /// The digests that these records of one call hold, in the order of the call.
-pub(super) fn digests(records: &[Match]) -> Vec<(Kind, String)> {
-    let mut digests: Vec<(Kind, String)> = Vec::new();
+pub(super) fn digests(records: &[Match]) -> Vec<(Digested, String)> {
+    let mut digests: Vec<(Digested, String)> = Vec::new();
     for record in records {
         let record: Value = serde_json::from_slice(&record.found.bytes).unwrap_or_default();
-        for (kind, member) in [(Kind::Arguments, "arguments_digest"), (Kind::Result, "result_digest")] {
-            let digest = record.get(member).and_then(Value::as_str).map(|digest| (kind, digest.to_owned()));
+        for (of, member) in MEMBERS {
+            let digest = record.get(member).and_then(Value::as_str).map(|digest| (of, digest.to_owned()));
             // An intent and its outcome say the same; where they do not, both are checked.
             digests.extend(digest.filter(|digest| !digests.contains(digest)));
         }
@@ -108,17 +115,21 @@ pub(super) fn digests(records: &[Match]) -> Vec<(Kind, String)> {
 }
 
 /// Checks what was kept against the digests on record.
-pub(super) fn check(found: &Found, digests: &[(Kind, String)]) -> Vec<Kept> {
-    digests.iter().map(|(kind, digest)| check_one(found, *kind, digest)).collect()
+pub(super) fn check(found: &Found, digests: &[(Digested, String)]) -> Vec<Kept> {
+    digests.iter().map(|(of, digest)| check_one(found, *of, digest)).collect()
 }
 
-fn check_one(found: &Found, kind: Kind, digest: &str) -> Kept {
-    let name = if kind == Kind::Arguments { "arguments" } else { "result" };
+fn check_one(found: &Found, of: Digested, digest: &str) -> Kept {
+    let (name, kind) = match of {
+        Digested::Arguments => ("arguments", Kind::Arguments),
+        Digested::DecisionInput => ("decision", Kind::DecisionInput),
+        Digested::Result => ("result", Kind::Result),
+    };
     let bodies: Vec<_> = found.bodies.iter().filter(|body| body.kind == kind).collect();
     let fits = |bytes: &[u8]| {
         let canonical = serde_json::from_slice::<Value>(bytes).ok();
         let canonical = canonical.and_then(|value| serde_json_canonicalizer::to_vec(&value).ok());
-        canonical.is_some_and(|canonical| found.salts.iter().any(|salt| salt.check(&canonical, digest)))
+        canonical.is_some_and(|canonical| found.salts.iter().any(|salt| salt.check(of, &canonical, digest)))
     };
     let body = bodies.iter().find(|body| fits(&body.bytes)).or_else(|| bodies.last());
     let erased = found.erased.iter().rev().find(|erased| erased.kind == Some(kind));
@@ -149,7 +160,7 @@ mod tests {
     }
 
     fn verdict(found: &Found, digest: &str) -> Verdict {
-        check_one(found, Kind::Result, digest).verdict
+        check_one(found, Digested::Result, digest).verdict
     }
 
     #[test]
@@ -163,7 +174,7 @@ mod tests {
     #[test]
     fn a_digest_holds_for_the_body_and_the_salt_that_it_was_made_of_alone() {
         let salt = Salt::from_bytes([1; 32]);
-        let digest = salt.digest(br#"{"a":1,"b":2}"#);
+        let digest = salt.digest(Digested::Result, br#"{"a":1,"b":2}"#);
         let kept =
             |salts: &[Salt], bodies: Vec<Body>| Found { salts: salts.to_vec(), bodies, ..Found::default() };
         // The order of members is not part of what was digested.

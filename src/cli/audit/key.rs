@@ -7,10 +7,12 @@ use serde_json::json;
 
 use super::{
     Failure,
-    line::visible,
     place::{State, keys_or_listed},
 };
-use crate::{audit::verifier::note::Key, cli::output::Printer};
+use crate::{
+    audit::verifier::note::Key,
+    cli::{output::Printer, visible::visible},
+};
 
 /// What `key` takes.
 #[derive(Debug, Args)]

@@ -7,8 +7,10 @@ use serde_json::Value;
 
 use crate::{
     audit::{index::Match, reader::RecordView},
-    cli::output::{BAD, DIM, DOUBT, GOOD, Printer},
-    hygiene::inspect,
+    cli::{
+        output::{BAD, DIM, DOUBT, GOOD, Printer},
+        visible::{escaped_json, visible},
+    },
 };
 
 /// A column grows to its longest text so far, and not beyond this.
@@ -89,65 +91,25 @@ fn milliseconds(micros: u64) -> String {
     format!("{}.{} ms", micros / 1_000, micros / 100 % 10)
 }
 
-/// A record with its place, as one line of JSON. Its bytes stand in it as they are in the log, so
-/// that their hash can be computed; bytes that are no JSON stand in base64.
+/// A record with its place, as one line of JSON. Its bytes stand in it as they are in the log, but
+/// for characters that a terminal would obey or a reader not see, which are escaped as JSON does it;
+/// bytes that are no JSON stand in base64.
 pub(super) fn json_line(record: &Match) -> String {
     let Match { log, found, .. } = record;
     let (index, name) = (found.index, Value::from(log.as_str()));
     match str::from_utf8(&found.bytes) {
         Ok(text) if is_one_line_of_json(text) => {
-            format!("{{\"index\":{index},\"log\":{name},\"record\":{text}}}")
+            escaped_json(&format!("{{\"index\":{index},\"log\":{name},\"record\":{text}}}"))
         }
         _ => {
             let bytes = STANDARD.encode(&found.bytes);
-            format!("{{\"base64\":\"{bytes}\",\"index\":{index},\"log\":{name}}}")
+            escaped_json(&format!("{{\"base64\":\"{bytes}\",\"index\":{index},\"log\":{name}}}"))
         }
     }
 }
 
 fn is_one_line_of_json(text: &str) -> bool {
     !text.bytes().any(|byte| byte < b' ') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
-}
-
-/// Text in which each character that a reader would not see, or that a terminal would obey, is
-/// written as its number; and a line break as well, since this is for one line.
-pub(super) fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if is_plain(character) {
-            shown.push(character);
-        } else {
-            shown.extend(character.escape_unicode());
-        }
-    }
-    shown
-}
-
-/// JSON over several lines in which such characters are escaped the way JSON does it.
-pub(super) fn visible_json(bytes: &[u8]) -> String {
-    let Ok(value) = serde_json::from_slice::<Value>(bytes) else {
-        return visible(&String::from_utf8_lossy(bytes));
-    };
-    let text = serde_json::to_string_pretty(&value).unwrap_or_default();
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character == '\n' || is_plain(character) {
-            shown.push(character);
-        } else {
-            let units = character
-                .encode_utf16(&mut [0; 2])
-                .iter()
-                .map(|unit| format!("\\u{unit:04x}"))
-                .collect::<String>();
-            shown.push_str(&units);
-        }
-    }
-    shown
-}
-
-fn is_plain(character: char) -> bool {
-    matches!(character, ' '..='~')
-        || (!character.is_control() && inspect(character.encode_utf8(&mut [0; 4])).is_clean())
 }
 
 #[cfg(test)]
@@ -187,14 +149,6 @@ mod tests {
 
     #[test]
     fn what_a_terminal_would_obey_is_shown_and_not_sent() {
-        assert_eq!(
-            visible("a\u{1b}[2J\r\nb\u{202e}c\u{9b}d\u{7f}é\t"),
-            "a\\u{1b}[2J\\u{d}\\u{a}b\\u{202e}c\\u{9b}d\\u{7f}é\\u{9}"
-        );
-        let json = visible_json("{\"a\":\"\\u001b[2J \u{202e}\u{e0041}\u{9b}\"}".as_bytes());
-        assert_eq!(json, "{\n  \"a\": \"\\u001b[2J \\u202e\\udb40\\udc41\\u009b\"\n}");
-        let value: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(value["a"], "\u{1b}[2J \u{202e}\u{e0041}\u{9b}");
         let line = plain(Lines::new(Printer::new(false)).lines(&[record(
             "{\"call\":{\"target\":\"x\\u001b]0;title\\u0007\\n\"},\"record\":\"intent\"}",
         )]));
@@ -202,7 +156,22 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_a_record_stand_in_its_line_as_they_are() {
+    fn a_line_of_json_holds_nothing_that_a_terminal_would_obey_and_the_same_value() {
+        let hostile = "{\"n\":1.0,\"t\":\"a\u{202e}b\u{9b}2Jc\u{7f}d\u{e0041}\u{2028}é\"}";
+        let line = json_line(&record(hostile));
+        assert_eq!(
+            line,
+            r#"{"index":7,"log":"serve-0","record":{"n":1.0,"t":"a\u202eb\u009b2Jc\u007fd\udb40\udc41\u2028é"}}"#
+        );
+        let (escaped, whole): (Value, Value) =
+            (serde_json::from_str(&line).unwrap(), serde_json::from_str(hostile).unwrap());
+        assert_eq!(escaped["record"], whole);
+        // So is every line of `--json`: of `tail`, of `search`, of `show`.
+        assert_eq!(Lines::new(Printer::new(true)).lines(&[record(hostile)]), [line]);
+    }
+
+    #[test]
+    fn the_rest_of_a_record_stands_in_its_line_as_it_is() {
         assert_eq!(json_line(&record(r#"{"n":1.0}"#)), r#"{"index":7,"log":"serve-0","record":{"n":1.0}}"#);
         assert_eq!(json_line(&record("{}x")), r#"{"base64":"e314","index":7,"log":"serve-0"}"#);
         assert_eq!(json_line(&record("[1,\n2]")), r#"{"base64":"WzEsCjJd","index":7,"log":"serve-0"}"#);

@@ -23,7 +23,7 @@ use crate::{
 /// Where the logs are.
 #[derive(Clone, Debug, Args)]
 pub(super) struct State {
-    /// The state folder; left out, that of `callgate.yaml`.
+    /// The state folder, where the logs are; left out, that of the project.
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
 }

@@ -12,13 +12,12 @@ use serde_json::json;
 
 use super::{
     Failure,
-    line::visible,
     place::{Located, RecordId, State, log},
     warn,
 };
 use crate::{
     audit::{index::Match, proof::prove},
-    cli::output::Printer,
+    cli::{output::Printer, visible::visible},
 };
 
 /// What `prove` takes.
@@ -26,7 +25,7 @@ use crate::{
 pub(super) struct Arguments {
     /// The id of a call, whose outcome is proved, or the place of a record (`serve-0/12`).
     id: RecordId,
-    /// The file; left out, standard output.
+    /// Write the proof to this file; left out, to standard output.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]

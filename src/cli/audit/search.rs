@@ -7,14 +7,17 @@ use serde_json::json;
 
 use super::{
     Failure,
-    filter::FilterArguments,
-    line::{Lines, visible},
+    filter::{FILTERS, FilterArguments},
+    line::Lines,
     place::State,
     warn,
 };
 use crate::{
     audit::index::{CountBy, Index},
-    cli::output::{DIM, Printer},
+    cli::{
+        output::{DIM, Printer},
+        visible::visible,
+    },
 };
 
 /// What `search` takes.
@@ -22,17 +25,18 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     state: State,
-    #[command(flatten)]
-    filter: FilterArguments,
-    /// How many records are shown, the newest first.
+    /// How many records to show.
     #[arg(long, value_name = "N", default_value_t = 50, conflicts_with = "count_by", value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Count calls in place of showing records. A summary counts as many as it says.
+    /// Count calls by this, in place of showing records; those that a record sums up too.
     #[arg(long, value_name = "MEMBER")]
     count_by: Option<Member>,
-    /// Make the index over the logs anew first.
+    /// First make the index over the logs anew.
     #[arg(long)]
     rebuild: bool,
+    // Last: the heading holds for what comes after it, too.
+    #[command(flatten, next_help_heading = FILTERS)]
+    filter: FilterArguments,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

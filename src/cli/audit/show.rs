@@ -8,13 +8,16 @@ use serde_json::{Map, Value, json};
 use super::{
     Failure,
     kept::{self, Kept, Verdict},
-    line::{json_line, visible, visible_json},
+    line::json_line,
     place::{Located, RecordId, State, log},
     warn,
 };
 use crate::{
     audit::{index::Match, side::Damage},
-    cli::output::{BAD, DIM, DOUBT, GOOD, Printer},
+    cli::{
+        output::{BAD, DIM, DOUBT, GOOD, Printer},
+        visible::{escaped_json, visible, visible_json},
+    },
 };
 
 /// What `show` takes.
@@ -75,7 +78,7 @@ fn show_kept(
     let found = store.get(call)?;
     let checked = kept::check(&found, &digests);
     if printer.is_json() {
-        printer.line(&json(first, &checked, arguments.bodies).to_string());
+        printer.line(&escaped_json(&json(first, &checked, arguments.bodies).to_string()));
     } else {
         checked.iter().for_each(|kept| print(printer, kept, arguments.bodies));
     }

@@ -30,7 +30,7 @@ pub(super) struct Arguments {
     /// How many records to begin with.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
     lines: u64,
-    /// Only this log.
+    /// Only this log, such as `serve-0`.
     #[arg(long)]
     log: Option<String>,
 }

@@ -14,15 +14,17 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Failure,
-    line::visible,
     place::{State, keys_or_listed, keys_path},
 };
 use crate::{
     audit::{
-        verifier::{Damage, LogReport, Progress, Report, Signatures, note::Key, verify},
+        verifier::{Damage, LogReport, Progress, Report, Rule, Signatures, note::Key, verify},
         witness::{Seen, StateError, WitnessState},
     },
-    cli::output::{BAD, DIM, DOUBT, GOOD, Printer, plural},
+    cli::{
+        output::{BAD, DIM, DOUBT, GOOD, Printer, plural},
+        visible::visible,
+    },
 };
 
 /// What `verify` takes.
@@ -33,7 +35,7 @@ pub(super) struct Arguments {
     /// A public key, or a file of them; left out, the keys that the state folder lists itself.
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// Verify only the signatures that the proof needs: of the last head of each segment.
+    /// Of the signatures verify the last of each segment only, which covers all records before it.
     #[arg(long)]
     quick: bool,
 }
@@ -65,9 +67,6 @@ pub(super) fn run(printer: Printer, config: &Path, arguments: &Arguments) -> Res
         }));
     } else {
         print(printer, &report, &logs);
-        if arguments.key.is_some() && report.logs.iter().all(|log| log.signatures == 0) {
-            printer.note(&format!("{DOUBT}nothing here is signed by a key that `--key` names{DOUBT:#}"));
-        }
         if arguments.key.is_none() {
             printer.note(&format!(
                 "{DIM}the keys are those of `{}`; with `--key` the folder's own word is not taken{DIM:#}",
@@ -125,6 +124,7 @@ fn print(printer: Printer, report: &Report, logs: &[(&LogReport, Witnessed)]) {
         };
         let checkpoint = match log.published {
             Some(size) => format!("checkpoint at {size}"),
+            None if log.damage.iter().any(is_of_checkpoint) => format!("{DOUBT}no valid checkpoint{DOUBT:#}"),
             None => format!("{DOUBT}no checkpoint{DOUBT:#}"),
         };
         let witnessed = state.as_ref().ok().and_then(WitnessState::witnessed);
@@ -157,6 +157,10 @@ fn print(printer: Printer, report: &Report, logs: &[(&LogReport, Witnessed)]) {
     } else {
         format!("{BAD}damaged:{BAD:#} {} in {logs}", plural(damages, "place"))
     });
+}
+
+fn is_of_checkpoint(damage: &Damage) -> bool {
+    matches!(damage.rule, Rule::OtherKey(_) | Rule::CheckpointForm)
 }
 
 pub(super) fn count(count: u64, noun: &str) -> String {

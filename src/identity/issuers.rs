@@ -1,0 +1,256 @@
+//! The identity providers whose access tokens are taken, and their keys.
+//!
+//! Keys are fetched when the first token needs them, and kept. A set that is not fresh any more serves while
+//! it is fetched anew beside the calls; a token that names a key that the set lacks waits for that, as far as
+//! the rate of fetches allows; and when the issuer cannot be reached, the last set serves for a day.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use http::{HeaderValue, Method, header};
+use jiff::Timestamp;
+use reqwest::Request;
+use url::Url;
+
+use super::{
+    IdentityError,
+    jwt::{Algorithm, Claims, Expect, JwkSet, Unverified, verify},
+};
+use crate::{
+    egress::{Allowances, Egress, Way},
+    manifest::{ClaimsSpec, IdentitySpec, IssuerName, IssuerSpec, SigningAlgorithm},
+};
+
+/// How old a set of keys may be before it is fetched anew.
+const FRESH: Duration = Duration::from_secs(10 * 60);
+/// How old it may be when the issuer cannot be reached.
+const STALE_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// The time between two fetches that tokens ask for.
+const FETCH_EVERY: Duration = Duration::from_secs(10);
+/// How long a fetch may take.
+const FETCH_MAX: Duration = Duration::from_secs(5);
+/// How large a set may be.
+const JWKS_BYTES_MAX: usize = 64 << 10;
+
+/// All issuers, by what their tokens say as `iss`.
+#[derive(Debug, Default)]
+pub(super) struct Issuers(HashMap<String, Arc<Issuer>>);
+
+/// One issuer.
+pub(super) struct Issuer {
+    name: IssuerName,
+    issuer: String,
+    jwks: Url,
+    algorithms: Vec<Algorithm>,
+    audiences: Vec<String>,
+    types: Vec<String>,
+    leeway: Duration,
+    lifetime_max: Duration,
+    claims: ClaimsSpec,
+    way: Way,
+    keys: ArcSwap<Keys>,
+    /// When a fetch was begun last.
+    begun: Mutex<Option<Instant>>,
+    /// One fetch at a time.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+/// The keys of an issuer, as they were fetched last.
+#[derive(Debug, Default)]
+struct Keys {
+    set: JwkSet,
+    fetched: Option<Instant>,
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer")
+            .field("name", &self.name)
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Issuers {
+    /// The issuers of a server. What is wrong with them was found with the other files.
+    pub(super) fn new(spec: &IdentitySpec, egress: &Egress) -> Self {
+        let issuer = |(name, issuer): (&IssuerName, &IssuerSpec)| {
+            let way = egress.way(&Allowances::new(&issuer.egress).ok()?);
+            let resource = spec.resource.iter().map(|resource| resource.as_str().to_owned());
+            let audiences =
+                if issuer.audiences.is_empty() { resource.collect() } else { issuer.audiences.clone() };
+            let issuer = Issuer::new(name.clone(), issuer, audiences, way);
+            Some((issuer.issuer.clone(), Arc::new(issuer)))
+        };
+        Self(spec.issuers.iter().filter_map(issuer).collect())
+    }
+
+    /// Who says that it issued a token.
+    pub(super) fn of(&self, token: &Unverified<'_>) -> Option<&Arc<Issuer>> {
+        self.0.get(token.issuer_hint()?)
+    }
+}
+
+impl Issuer {
+    fn new(name: IssuerName, spec: &IssuerSpec, audiences: Vec<String>, way: Way) -> Self {
+        Self {
+            name,
+            issuer: spec.issuer.clone(),
+            jwks: spec.jwks.url().clone(),
+            algorithms: spec.algorithms.iter().copied().map(algorithm).collect(),
+            audiences,
+            types: spec.types.clone(),
+            leeway: spec.leeway.duration(),
+            lifetime_max: spec.lifetime_max.duration(),
+            claims: spec.claims.clone(),
+            way,
+            keys: ArcSwap::default(),
+            begun: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The name that `callgate.yaml` gives it.
+    pub(super) const fn name(&self) -> &IssuerName {
+        &self.name
+    }
+
+    /// Until when a token is taken that says that it expires then.
+    pub(super) fn takes_until(&self, expires: Timestamp) -> Timestamp {
+        expires.saturating_add(self.leeway).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Which claims say who calls.
+    pub(super) const fn claims(&self) -> &ClaimsSpec {
+        &self.claims
+    }
+
+    /// Whether a key of this id would still be taken.
+    pub(super) fn has(&self, kid: Option<&str>) -> bool {
+        let keys = self.keys.load();
+        keys.is_usable() && kid.is_none_or(|kid| keys.set.contains(kid))
+    }
+
+    /// Checks a token by its keys, fetched anew where that may help.
+    pub(super) async fn verify(
+        self: &Arc<Self>,
+        token: Unverified<'_>,
+        now: Timestamp,
+    ) -> Result<Claims, IdentityError> {
+        let keys = self.keys_with(token.kid_hint()).await?;
+        let types: Vec<&str> = self.types.iter().map(String::as_str).collect();
+        let expect = Expect {
+            types: &types,
+            leeway: self.leeway,
+            lifetime_max: self.lifetime_max,
+            ..Expect::access_token(&self.issuer, &self.audiences, now)
+        };
+        verify(token, &keys.set, &expect).map_err(IdentityError::Token)
+    }
+
+    async fn keys_with(self: &Arc<Self>, kid: Option<&str>) -> Result<Arc<Keys>, IdentityError> {
+        let keys = self.keys.load_full();
+        let knows = kid.is_none_or(|kid| keys.set.contains(kid));
+        if keys.is_usable() && knows {
+            if !keys.is_fresh() && self.may_fetch() {
+                let issuer = Arc::clone(self);
+                tokio::spawn(async move { issuer.fetch().await });
+            }
+            return Ok(keys);
+        }
+        self.fetch_for(kid).await;
+        let keys = self.keys.load_full();
+        if keys.is_usable() { Ok(keys) } else { Err(IdentityError::KeysUnavailable(self.name.clone())) }
+    }
+
+    /// Fetches, unless somebody else just did, or does: then waits for them.
+    async fn fetch_for(&self, kid: Option<&str>) {
+        let _turn = self.fetching.lock().await;
+        let keys = self.keys.load();
+        let knows = keys.is_usable() && kid.is_none_or(|kid| keys.set.contains(kid));
+        if !knows && self.may_fetch() {
+            self.fetch_now().await;
+        }
+    }
+
+    async fn fetch(&self) {
+        let _turn = self.fetching.lock().await;
+        self.fetch_now().await;
+    }
+
+    /// Whether enough time has passed since a fetch was begun; if so, one is.
+    fn may_fetch(&self) -> bool {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = begun.is_none_or(|begun| begun.elapsed() >= FETCH_EVERY);
+        if may {
+            *begun = Some(Instant::now());
+        }
+        may
+    }
+
+    async fn fetch_now(&self) {
+        let fetched = tokio::time::timeout(FETCH_MAX, self.read()).await;
+        let set = match fetched.unwrap_or(Err("it took too long")) {
+            Ok(bytes) => JwkSet::parse(&bytes, &self.algorithms).map_err(|error| error.to_string()),
+            Err(reason) => Err(reason.to_owned()),
+        };
+        match set {
+            Ok((set, skipped)) => {
+                for skipped in skipped {
+                    tracing::info!(issuer = %self.name, "not used: {skipped}");
+                }
+                if set.is_empty() {
+                    tracing::warn!(issuer = %self.name, "the issuer publishes no key that can be used");
+                }
+                self.keys.store(Arc::new(Keys { set, fetched: Some(Instant::now()) }));
+            }
+            Err(reason) => tracing::warn!(issuer = %self.name, reason, "the issuer's keys cannot be had"),
+        }
+    }
+
+    async fn read(&self) -> Result<Vec<u8>, &'static str> {
+        let mut request = Request::new(Method::GET, self.jwks.clone());
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        let mut response = self.way.send(request).await.map_err(|_| "it cannot be reached")?;
+        if response.status() != http::StatusCode::OK {
+            return Err("it does not answer 200");
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|_| "its answer broke off")? {
+            if bytes.len() + chunk.len() > JWKS_BYTES_MAX {
+                return Err("its answer is too large");
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+}
+
+impl Keys {
+    fn is_usable(&self) -> bool {
+        self.fetched.is_some_and(|fetched| fetched.elapsed() < STALE_MAX)
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.fetched.is_some_and(|fetched| fetched.elapsed() < FRESH)
+    }
+}
+
+const fn algorithm(named: SigningAlgorithm) -> Algorithm {
+    match named {
+        SigningAlgorithm::RS256 => Algorithm::RS256,
+        SigningAlgorithm::RS384 => Algorithm::RS384,
+        SigningAlgorithm::RS512 => Algorithm::RS512,
+        SigningAlgorithm::PS256 => Algorithm::PS256,
+        SigningAlgorithm::PS384 => Algorithm::PS384,
+        SigningAlgorithm::PS512 => Algorithm::PS512,
+        SigningAlgorithm::ES256 => Algorithm::ES256,
+        SigningAlgorithm::ES384 => Algorithm::ES384,
+        SigningAlgorithm::EdDSA => Algorithm::EdDSA,
+    }
+}

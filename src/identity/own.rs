@@ -1,0 +1,283 @@
+//! The access tokens that this server issues itself.
+//!
+//! They are signed tokens of the form of RFC 9068, each bound to a run. The keys that sign them are shared by
+//! all processes on one state folder, and are followed by new ones; a key is taken until its last token ended.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
+use serde_json::{Map, Value, json};
+
+use super::{
+    IdentityError,
+    jwt::{Algorithm, Claims, Expect, JwkSet, Signing, SigningError, Unverified, verify},
+};
+use crate::{
+    call::User,
+    manifest::{ClientName, IdentitySpec, ResourceUrl, Scope, TokensSpec},
+    runs::{Run, Runs, RunsError, SigningKeyRow},
+};
+
+/// The claim that names the run.
+pub(super) const RUN: &str = "callgate_run";
+/// The claim that lists the tools that are left, as names and globs.
+pub(super) const TOOLS: &str = "callgate_tools";
+/// The claim that names the user.
+pub(super) const USER: &str = "callgate_user";
+
+/// Where tokens are asked for.
+pub(super) const TOKEN_PATH: &str = "/oauth/token";
+/// Where tokens are taken back (RFC 7009).
+pub(super) const REVOKE_PATH: &str = "/oauth/revoke";
+/// Where the public keys are.
+pub(super) const JWKS_PATH: &str = "/oauth/jwks";
+
+/// How far the clocks of processes that share a state folder may be apart.
+const LEEWAY: Duration = Duration::from_secs(5);
+/// How often the keys are read again for a token whose key is not known.
+const READ_EVERY: Duration = Duration::from_secs(1);
+/// A key of a day is not made every second.
+const KEY_AGE_MIN: Duration = Duration::from_secs(60);
+
+/// The tokens of this server's own.
+#[derive(Debug)]
+pub(super) struct OwnTokens {
+    issuer: String,
+    endpoint: String,
+    audiences: Vec<String>,
+    lifetime: Duration,
+    key_age: Duration,
+    runs: Arc<Runs>,
+    keys: ArcSwap<OwnKeys>,
+    read: Mutex<Option<Instant>>,
+}
+
+#[derive(Debug, Default)]
+struct OwnKeys {
+    newest: Option<Newest>,
+    set: JwkSet,
+    published: Vec<Value>,
+}
+
+#[derive(Debug)]
+struct Newest {
+    signing: Signing,
+    made: Timestamp,
+}
+
+/// Why the server cannot issue tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// No key can be had.
+    #[error("no signing key: {0}")]
+    Key(#[from] SigningError),
+    /// The store does not answer.
+    #[error(transparent)]
+    Runs(#[from] RunsError),
+    /// There is no key after all.
+    #[error("there is no signing key")]
+    NoKey,
+    /// The gate cannot tell who asks.
+    #[error(transparent)]
+    Identity(Box<IdentityError>),
+}
+
+/// What a token is to say.
+#[derive(Debug)]
+pub(super) struct NewToken<'a> {
+    pub(super) client: &'a ClientName,
+    pub(super) user: Option<&'a User>,
+    pub(super) scopes: &'a BTreeSet<Scope>,
+    pub(super) tools: Option<&'a [String]>,
+    pub(super) run: &'a Run,
+    /// The SHA-256 of the certificate that it is bound to.
+    pub(super) certificate: Option<[u8; 32]>,
+    /// When the run ends at the latest.
+    pub(super) ends: Timestamp,
+}
+
+/// A token that was just made.
+#[derive(Debug)]
+pub(super) struct Minted {
+    pub(super) token: String,
+    pub(super) id: String,
+    pub(super) expires: Timestamp,
+}
+
+impl OwnTokens {
+    /// The tokens of a server that has an endpoint for them.
+    pub(super) fn new(spec: &IdentitySpec, tokens: &TokensSpec, runs: Arc<Runs>) -> Option<Self> {
+        let resource = spec.resource.as_ref()?;
+        let issuer =
+            tokens.issuer.as_ref().map_or_else(|| resource.origin(), |issuer| issuer.as_str().to_owned());
+        Some(Self {
+            issuer,
+            endpoint: beside(resource, TOKEN_PATH),
+            audiences: vec![resource.as_str().to_owned()],
+            lifetime: tokens.lifetime.duration(),
+            key_age: tokens.key_age.duration().max(KEY_AGE_MIN),
+            runs,
+            keys: ArcSwap::default(),
+            read: Mutex::default(),
+        })
+    }
+
+    /// What its tokens say as `iss`.
+    pub(super) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Whether a resource is what its tokens are for.
+    pub(super) fn is_for(&self, resource: &str) -> bool {
+        self.audiences.iter().any(|audience| audience == resource)
+    }
+
+    /// What an assertion for its endpoint may say as `aud` (RFC 7523 §3).
+    pub(super) fn endpoint_audiences(&self) -> [String; 2] {
+        [self.endpoint.clone(), self.issuer.clone()]
+    }
+
+    /// The public keys, as a set (RFC 7517 §5).
+    pub(super) async fn published(&self, now: Timestamp) -> Result<Value, MintError> {
+        self.sign_with(now).await?;
+        Ok(json!({ "keys": self.keys.load().published }))
+    }
+
+    /// Whether a token's key would still be taken.
+    pub(super) fn has(&self, kid: Option<&str>) -> bool {
+        kid.is_some_and(|kid| self.keys.load().set.contains(kid))
+    }
+
+    /// Checks a token of its own.
+    pub(super) async fn verify(
+        &self,
+        token: Unverified<'_>,
+        now: Timestamp,
+    ) -> Result<Claims, IdentityError> {
+        if !self.has(token.kid_hint()) && self.may_read() {
+            // Another process of this state folder may have made the key.
+            self.read(now).await.map_err(|error| IdentityError::Keys(error.to_string()))?;
+        }
+        let expect = Expect {
+            leeway: LEEWAY,
+            id_required: true,
+            ..Expect::access_token(&self.issuer, &self.audiences, now)
+        };
+        verify(token, &self.keys.load().set, &expect).map_err(IdentityError::Token)
+    }
+
+    /// Makes a token.
+    pub(super) async fn mint(&self, new: &NewToken<'_>, now: Timestamp) -> Result<Minted, MintError> {
+        let keys = self.sign_with(now).await?;
+        let newest = keys.newest.as_ref().ok_or(MintError::NoKey)?;
+        let mut random = [0; 16];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| MintError::Runs(RunsError::NoRandom))?;
+        let id = hex::encode(random);
+        let expires = now.saturating_add(self.lifetime).unwrap_or(Timestamp::MAX).min(new.ends);
+        let scopes: Vec<&str> = new.scopes.iter().map(Scope::as_str).collect();
+        let mut claims = Map::new();
+        let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+        put("iss", self.issuer.clone().into());
+        put("sub", new.user.map_or(new.client.as_str(), |user| &user.subject).into());
+        put("aud", self.audiences.clone().into());
+        put("exp", expires.as_second().into());
+        put("iat", now.as_second().into());
+        put("jti", id.clone().into());
+        put("client_id", new.client.as_str().into());
+        put("scope", scopes.join(" ").into());
+        put(RUN, new.run.id().to_string().into());
+        if let Some(tools) = new.tools {
+            put(TOOLS, tools.into());
+        }
+        if let Some(user) = new.user {
+            put(USER, json!({ "issuer": user.issuer, "subject": user.subject }));
+        }
+        if let Some(certificate) = new.certificate {
+            put("cnf", json!({ "x5t#S256": base64_url(&certificate) }));
+        }
+        let token = newest.signing.sign("at+jwt", &claims)?;
+        Ok(Minted { token, id, expires: Timestamp::from_second(expires.as_second()).unwrap_or(expires) })
+    }
+
+    /// The keys, of which the newest is young enough to sign.
+    async fn sign_with(&self, now: Timestamp) -> Result<Arc<OwnKeys>, MintError> {
+        for _ in 0..2 {
+            let keys = self.keys.load_full();
+            if keys.newest.as_ref().is_some_and(|newest| self.is_young(newest, now)) {
+                return Ok(keys);
+            }
+            self.read(now).await?;
+            let keys = self.keys.load_full();
+            if keys.newest.as_ref().is_some_and(|newest| self.is_young(newest, now)) {
+                return Ok(keys);
+            }
+            self.add_key(&keys, now).await?;
+            self.read(now).await?;
+        }
+        Ok(self.keys.load_full())
+    }
+
+    fn is_young(&self, newest: &Newest, now: Timestamp) -> bool {
+        newest.made.saturating_add(self.key_age).is_ok_and(|old| now < old)
+    }
+
+    /// Adds the key that follows the newest one. Another process may be first, and then its key is used.
+    async fn add_key(&self, keys: &OwnKeys, now: Timestamp) -> Result<(), MintError> {
+        let new = Signing::generate(Algorithm::EdDSA)?;
+        let key = SigningKeyRow {
+            kid: new.signing.kid().to_owned(),
+            pkcs8: new.pkcs8,
+            made: now,
+            retires: Timestamp::MAX,
+        };
+        let follows = keys.newest.as_ref().map(|newest| newest.signing.kid());
+        if self.runs.add_signing_key(&key, follows).await?
+            && let Some(old) = follows
+        {
+            // Its last token may have been made a moment ago, by another process.
+            let overlap = self.lifetime + 2 * LEEWAY;
+            let retires = now.saturating_add(overlap).unwrap_or(Timestamp::MAX);
+            self.runs.retire_signing_key(old, retires).await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, now: Timestamp) -> Result<(), MintError> {
+        let mut newest = None;
+        let mut published = Vec::new();
+        for row in self.runs.signing_keys(now).await? {
+            let signing = Signing::from_pkcs8(row.pkcs8.expose_secret())?;
+            published.push(signing.public_jwk());
+            newest = Some(Newest { signing, made: row.made });
+        }
+        let text = json!({ "keys": published }).to_string();
+        let (set, _) = JwkSet::parse(text.as_bytes(), &[Algorithm::EdDSA]).unwrap_or_default();
+        self.keys.store(Arc::new(OwnKeys { newest, set, published }));
+        Ok(())
+    }
+
+    fn may_read(&self) -> bool {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = read.is_none_or(|read| read.elapsed() >= READ_EVERY);
+        if may {
+            *read = Some(Instant::now());
+        }
+        may
+    }
+}
+
+fn base64_url(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The URL of an endpoint of this server's own.
+pub(super) fn beside(resource: &ResourceUrl, path: &str) -> String {
+    format!("{}{path}", resource.origin())
+}

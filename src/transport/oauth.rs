@@ -1,0 +1,309 @@
+//! The token endpoint and what describes it: plain HTTP, beside the protocol's own endpoint.
+
+use std::{borrow::Cow, collections::HashSet, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use super::refusal::Answer;
+use crate::{
+    call::{Origin, Proof},
+    gateway::Gateway,
+    identity::{ClientProof, NewAccessToken, TokenRefusal, TokenRequest},
+};
+
+/// What such a body may hold: an assertion, and a list of destinations.
+pub(super) const FORM_BYTES_MAX: usize = 256 << 10;
+/// The assertion of RFC 7523 §2.2.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// The parameters that may come more than once.
+const REPEATED: [&str; 3] = ["resource", "callgate_tool", "callgate_destination"];
+
+/// What a request to one of these paths asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Wish {
+    /// A document that is there for everybody.
+    Document,
+    /// The public keys.
+    Keys,
+    /// A token.
+    Token,
+    /// A token's end.
+    Revocation,
+}
+
+impl Wish {
+    /// What a request asks for, where it is for one of these paths at all.
+    pub(super) fn of(parts: &Parts, gateway: &Gateway) -> Option<Self> {
+        let metadata = gateway.metadata();
+        match parts.uri.path() {
+            path if metadata.document(path).is_some() => Some(Self::Document),
+            _ if !metadata.issues_tokens() => None,
+            "/oauth/token" => Some(Self::Token),
+            "/oauth/revoke" => Some(Self::Revocation),
+            "/oauth/jwks" => Some(Self::Keys),
+            _ => None,
+        }
+    }
+
+    /// Whether it comes with a body.
+    pub(super) const fn has_body(self) -> bool {
+        matches!(self, Self::Token | Self::Revocation)
+    }
+}
+
+/// Refuses a method that does not fit.
+pub(super) fn misfit(wish: Wish, parts: &Parts) -> Option<Answer> {
+    let fits = if wish.has_body() { parts.method == Method::POST } else { parts.method == Method::GET };
+    if fits {
+        return None;
+    }
+    let mut answer = Response::new(Full::default().boxed());
+    *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    let allowed = if wish.has_body() { "POST" } else { "GET" };
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    Some(answer)
+}
+
+/// Answers with a document.
+pub(super) async fn document(wish: Wish, parts: &Parts, gateway: &Gateway) -> Answer {
+    if wish == Wish::Keys {
+        return match gateway.published_keys().await {
+            Ok(keys) => shown(&keys.unwrap_or_default()),
+            Err(error) => {
+                tracing::error!(%error, "the public keys cannot be shown");
+                plain(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "temporarily_unavailable" }))
+            }
+        };
+    }
+    gateway.metadata().document(parts.uri.path()).map_or_else(|| shown(&Value::Null), shown)
+}
+
+fn shown(document: &Value) -> Answer {
+    let mut answer = plain(StatusCode::OK, document);
+    // Minutes, so that a new key is heard of in time.
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    answer
+}
+
+/// Answers a request for a token, or for a token's end.
+pub(super) async fn answer(
+    wish: Wish,
+    parts: &Parts,
+    body: &Bytes,
+    proof: &Proof,
+    origin: Origin,
+    gateway: &Gateway,
+) -> Answer {
+    let outcome = match Form::read(&parts.headers, body) {
+        Ok(form) if wish == Wish::Token => mint(form, &parts.headers, proof, origin, gateway).await,
+        Ok(form) => revoke(form, &parts.headers, proof, origin, gateway).await,
+        Err(refusal) => Err(refusal),
+    };
+    match outcome {
+        Ok(Some(token)) => plain(StatusCode::OK, &described(&token)),
+        Ok(None) => plain(StatusCode::OK, &json!({})),
+        Err(refused) => refuse(&refused),
+    }
+}
+
+async fn mint(
+    mut form: Form<'_>,
+    headers: &HeaderMap,
+    proof: &Proof,
+    origin: Origin,
+    gateway: &Gateway,
+) -> Result<Option<NewAccessToken>, Refused> {
+    let grant = form.take("grant_type");
+    let client = client_proof(&mut form, headers, proof)?;
+    match grant.as_deref() {
+        Some("client_credentials") => {}
+        Some(_) => return Err(Refused::Grant),
+        None => return Err(request("`grant_type` is missing")),
+    }
+    let lifetime = form.take("callgate_run_lifetime").map(|text| text.parse().map(Duration::from_secs));
+    let wanted = TokenRequest {
+        proof: client,
+        scope: form.take("scope"),
+        resources: form.take_all("resource"),
+        tools: form.take_all("callgate_tool"),
+        user: form.take("callgate_user"),
+        destinations: form.take_all("callgate_destination"),
+        run: form.take("callgate_run"),
+        run_lifetime: lifetime
+            .transpose()
+            .map_err(|_| request("`callgate_run_lifetime` is a number of seconds"))?,
+    };
+    Ok(Some(gateway.mint(&wanted, proof, origin).await?))
+}
+
+async fn revoke(
+    mut form: Form<'_>,
+    headers: &HeaderMap,
+    proof: &Proof,
+    origin: Origin,
+    gateway: &Gateway,
+) -> Result<Option<NewAccessToken>, Refused> {
+    let client = client_proof(&mut form, headers, proof)?;
+    let token = form.take("token").ok_or_else(|| request("`token` is missing"))?;
+    gateway.take_back(&client, &token.into(), proof, origin).await?;
+    Ok(None)
+}
+
+/// Exactly one way of saying who asks (RFC 6749 §2.3).
+fn client_proof(form: &mut Form<'_>, headers: &HeaderMap, proof: &Proof) -> Result<ClientProof, Refused> {
+    let client = form.take("client_id");
+    let secret = form.take("client_secret").map(SecretString::from);
+    let assertion = form.take("client_assertion").map(SecretString::from);
+    let kind = form.take("client_assertion_type");
+    let basic = basic(headers)?;
+    match (basic, secret, assertion) {
+        (Some((name, secret)), None, None) => {
+            if client.is_some_and(|client| client != name) {
+                return Err(request("`client_id` is not the client of the header"));
+            }
+            Ok(ClientProof::Secret { client: name, secret })
+        }
+        (None, Some(secret), None) => {
+            let client = client.ok_or_else(|| request("`client_id` is missing"))?;
+            Ok(ClientProof::Secret { client, secret })
+        }
+        (None, None, Some(assertion)) if kind.as_deref() == Some(JWT_BEARER) => {
+            Ok(ClientProof::Assertion { client, assertion })
+        }
+        (None, None, Some(_)) => Err(request("`client_assertion_type` is not that of a JWT")),
+        (None, None, None) => match (client, &proof.certificate) {
+            (Some(client), Some(_)) => Ok(ClientProof::Certificate { client }),
+            _ => Err(Refused::Nobody),
+        },
+        _ => Err(request("a client proves who it is in one way only")),
+    }
+}
+
+/// `Authorization: Basic`, whose parts are form-encoded first (RFC 6749 §2.3.1).
+fn basic(headers: &HeaderMap) -> Result<Option<(String, SecretString)>, Refused> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, more) = (values.next(), values.next());
+    let Some(value) = value else { return Ok(None) };
+    let broken = || request("the `Authorization` header is not `Basic` with a name and a secret");
+    let text = value.to_str().ok().filter(|_| more.is_none()).ok_or_else(broken)?;
+    let (scheme, encoded) = text.split_once(' ').ok_or_else(broken)?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(broken());
+    }
+    let decoded = STANDARD.decode(encoded.trim()).map_err(|_| broken())?;
+    let decoded = String::from_utf8(decoded).map_err(|_| broken())?;
+    let (name, secret) = decoded.split_once(':').ok_or_else(broken)?;
+    let plain = |text: &str| -> String {
+        let mut pairs = url::form_urlencoded::parse(text.as_bytes());
+        pairs.next().map(|(name, _)| name.into_owned()).unwrap_or_default()
+    };
+    Ok(Some((plain(name), plain(secret).into())))
+}
+
+/// A form's parameters, of which none came twice that may not.
+struct Form<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Form<'a> {
+    fn read(headers: &HeaderMap, body: &'a Bytes) -> Result<Self, Refused> {
+        let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+        let kind = kinds.next().and_then(|kind| kind.to_str().ok()).filter(|_| kinds.next().is_none());
+        let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Err(request("the body must be `application/x-www-form-urlencoded`"));
+        }
+        if std::str::from_utf8(body).is_err() {
+            return Err(request("the body is not UTF-8"));
+        }
+        let pairs: Vec<_> = url::form_urlencoded::parse(body).collect();
+        let mut seen = HashSet::new();
+        for (name, value) in &pairs {
+            if value.contains('\u{fffd}') || name.contains('\u{fffd}') {
+                return Err(request("a parameter is not UTF-8"));
+            }
+            if !REPEATED.contains(&name.as_ref()) && !seen.insert(name.clone()) {
+                return Err(request("a parameter comes more than once"));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    /// A parameter. One without a value counts as left out (RFC 6749 §3.2).
+    fn take(&mut self, name: &str) -> Option<String> {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone().into_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn take_all(&mut self, name: &str) -> Vec<String> {
+        let all = self.0.iter().filter(|(known, value)| known == name && !value.is_empty());
+        all.map(|(_, value)| value.clone().into_owned()).collect()
+    }
+}
+
+/// Why there is no answer of the kind that was asked for.
+enum Refused {
+    Nobody,
+    Grant,
+    Token(TokenRefusal),
+}
+
+impl From<TokenRefusal> for Refused {
+    fn from(refusal: TokenRefusal) -> Self {
+        Self::Token(refusal)
+    }
+}
+
+fn request(message: &str) -> Refused {
+    Refused::Token(TokenRefusal::Request(message.to_owned()))
+}
+
+/// RFC 6749 §5.2.
+fn refuse(refused: &Refused) -> Answer {
+    let (code, message) = match refused {
+        Refused::Nobody => ("invalid_client", "authentication failed".to_owned()),
+        Refused::Grant => ("unsupported_grant_type", "the grant is `client_credentials`".to_owned()),
+        Refused::Token(refusal) => (refusal.code(), refusal.public_message()),
+    };
+    let status = match code {
+        "invalid_client" => StatusCode::UNAUTHORIZED,
+        "temporarily_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    // RFC 6749 §5.2: visible ASCII but for `"` and `\`.
+    let fits = |char: char| matches!(char, ' '..='!' | '#'..='[' | ']'..='~');
+    let message: String = message.chars().map(|char| if fits(char) { char } else { '?' }).collect();
+    let mut answer = plain(status, &json!({ "error": code, "error_description": message }));
+    if status == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Basic realm=\"callgate\"");
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    answer
+}
+
+/// RFC 6749 §5.1.
+fn described(token: &NewAccessToken) -> Value {
+    use secrecy::ExposeSecret as _;
+    let scopes: Vec<&str> = token.scopes.iter().map(crate::manifest::Scope::as_str).collect();
+    json!({
+        "access_token": token.token.expose_secret(),
+        "token_type": "Bearer",
+        "expires_in": token.expires_in.as_secs(),
+        "scope": scopes.join(" "),
+        "callgate_run": token.run.to_string(),
+    })
+}
+
+/// A document that nobody keeps, unless it says so.
+fn plain(status: StatusCode, document: &Value) -> Answer {
+    let mut answer = Response::new(Full::from(document.to_string()).boxed());
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    answer
+}
