@@ -10,8 +10,9 @@ use crate::{
     app::{App, OpenError},
     audit::Witnessing,
     call::Proof,
-    manifest::{ClientName, HttpListener},
-    transport::{HttpServer, serve_stdio},
+    manifest::{ClientName, HttpListener, Problem, Severity},
+    rules::Secrets,
+    transport::{HttpServer, listener_problems, serve_stdio},
 };
 
 /// What `serve` takes.
@@ -37,6 +38,7 @@ pub(super) async fn serve(printer: &Printer, config: &Path, arguments: ServeArgu
     };
     let mut settings = listener(&app);
     settings.address = arguments.listen.unwrap_or(settings.address);
+    printer.problems(&doubts(&app, &settings), false);
     let server = match HttpServer::bind(settings, app.project.base()).await {
         Ok(server) => server,
         Err(error) => return printer.fail(&error.to_string()),
@@ -90,6 +92,14 @@ async fn close(app: &App, witnessing: Option<Witnessing>) {
 
 fn listener(app: &App) -> HttpListener {
     app.project.files.as_ref().map(|files| files.server.1.listen.http.clone()).unwrap_or_default()
+}
+
+/// What is doubtful about the listener; what is wrong with it, binding says.
+fn doubts(app: &App, settings: &HttpListener) -> Vec<Problem> {
+    let Some((source, _)) = app.project.files.as_ref().map(|files| &files.server) else { return Vec::new() };
+    let mut problems = listener_problems(settings, source, app.project.base(), Secrets::Required);
+    problems.retain(|problem| problem.severity == Severity::Warning);
+    problems
 }
 
 async fn stop_on_signal(stop: CancellationToken) {
