@@ -36,7 +36,7 @@ use super::{
     },
     serve::{Pace, permits},
     source::{self, SourceError},
-    visitor::Visitor,
+    visitor::{Visitor, for_call},
 };
 use crate::{
     call::{Call, CallKind, Claim, Origin, Proof, RunClaim, Transport},
@@ -124,7 +124,7 @@ impl Front {
             self.count(source, "token_in_query");
             return token_in_query().answer(&Value::Null);
         }
-        let Ok(mut proof) = visitor.vouch(proof(&parts.headers), &parts.headers) else {
+        let Ok(mut proof) = visitor.vouch(proof(&parts.headers)) else {
             self.count(source, "expired_certificate");
             return farewell(self.unauthorized(&Proof::default()));
         };
@@ -140,6 +140,7 @@ impl Front {
             }
             return answer;
         }
+        proof = for_call(proof, &parts.headers);
         let caller = match self.gateway.authenticate(&proof, origin).await {
             Ok(caller) => caller,
             Err(refusal) if refusal.is_ours() => return unavailable().answer(&Value::Null),
@@ -189,7 +190,7 @@ impl Front {
     /// What asks for a token shows its proof in the body; what describes the server asks for none.
     fn may_try(&self, source: SocketAddr, proof: &Proof, wish: Option<Wish>) -> Result<(), Duration> {
         match (wish, &proof.claim, &proof.certificate) {
-            (None, Claim::Nothing, Some(_)) => Ok(()),
+            (None, Claim::Nothing, Some(_)) => Ok(()), // costs no more than a look-up
             (Some(wish), ..) if !wish.has_body() => Ok(()),
             _ => self.failures.check(source.ip()),
         }

@@ -36,15 +36,21 @@ impl Visitor {
     ///
     /// # Errors
     /// When the certificate has expired since the handshake.
-    pub(super) fn vouch(&self, proof: Proof, headers: &HeaderMap) -> Result<Proof, Expired> {
+    pub(super) fn vouch(&self, proof: Proof) -> Result<Proof, Expired> {
         let Some(shown) = &self.certificate else { return Ok(proof) };
         if shown.until < Timestamp::now() {
             return Err(Expired);
         }
-        // Credentials that cannot be read are not passed over for the certificate.
-        let is_garbled = matches!(proof.claim, Claim::Nothing) && headers.contains_key(header::AUTHORIZATION);
-        let certificate = (!is_garbled).then(|| Arc::clone(&shown.certificate));
-        Ok(Proof { certificate, ..proof })
+        Ok(Proof { certificate: Some(Arc::clone(&shown.certificate)), ..proof })
+    }
+}
+
+/// What a request shows for a call. Credentials that are no bearer token are not passed over for the
+/// certificate: whoever sent them meant to be somebody by them.
+pub(super) fn for_call(proof: Proof, headers: &HeaderMap) -> Proof {
+    match proof.claim {
+        Claim::Nothing if headers.contains_key(header::AUTHORIZATION) => Proof { certificate: None, ..proof },
+        _ => proof,
     }
 }
 
@@ -61,19 +67,20 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_added_to_nothing_and_to_a_token_and_not_to_what_cannot_be_read() {
+    fn a_certificate_counts_beside_nothing_and_a_token_and_not_beside_what_cannot_be_read() {
         let visitor = visitor(Timestamp::MAX);
         let mut headers = HeaderMap::new();
-        assert!(visitor.vouch(Proof::default(), &headers).unwrap().certificate.is_some());
+        let shown = |proof, headers: &HeaderMap| for_call(visitor.vouch(proof).unwrap(), headers);
+        assert!(shown(Proof::default(), &headers).certificate.is_some());
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Basic YTpi"));
-        assert!(visitor.vouch(Proof::default(), &headers).unwrap().certificate.is_none());
-        let with_token = visitor.vouch(Proof::bearer("token"), &headers).unwrap();
+        assert!(shown(Proof::default(), &headers).certificate.is_none());
+        let with_token = shown(Proof::bearer("token"), &headers);
         assert!(with_token.certificate.is_some() && matches!(with_token.claim, Claim::Bearer(_)));
     }
 
     #[test]
     fn a_certificate_that_has_expired_since_the_handshake_proves_nothing() {
-        let expired = visitor(Timestamp::UNIX_EPOCH).vouch(Proof::default(), &HeaderMap::new());
+        let expired = visitor(Timestamp::UNIX_EPOCH).vouch(Proof::default());
         assert_eq!(expired.unwrap_err(), Expired);
     }
 }

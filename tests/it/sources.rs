@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     gate::Gate,
+    process::{configure, serve},
     project::{Project, key, tool},
 };
 
@@ -117,4 +118,29 @@ async fn whoever_is_right_spends_nothing() {
     for _ in 0..20 {
         assert_eq!(call(&gate, HERE, &key("bot"), &[]).await.0, 200);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_at_the_token_endpoint_spend_the_same_budget() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let folder = tempfile::TempDir::new().unwrap();
+    let address = ([127, 0, 0, 1], 1).into();
+    project(json!({ "failures": "3/min" })).write(folder.path(), address, address);
+    configure(folder.path(), "identity", json!({ "resource": "http://127.0.0.1/mcp", "tokens": {} }));
+    let mut gate = serve(folder.path());
+    let http = reqwest::Client::new();
+    let ask = async |secret: &str| {
+        let form = [("grant_type", "client_credentials"), ("client_id", "bot"), ("client_secret", secret)];
+        let request = http.post(format!("http://{}/oauth/token", gate.address)).form(&form);
+        request.send().await.unwrap().status().as_u16()
+    };
+    for _ in 0..3 {
+        assert_eq!(ask("cg_bot_wrong").await, 401);
+    }
+    assert_eq!(ask("cg_bot_wrong").await, 429);
+    assert_eq!(ask(&key("bot")).await, 429, "no oracle");
+    let document = format!("http://{}/.well-known/oauth-authorization-server", gate.address);
+    assert_eq!(http.get(document).send().await.unwrap().status(), 200);
+    gate.child.kill().unwrap();
+    gate.child.wait().unwrap();
 }
