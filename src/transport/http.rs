@@ -55,7 +55,7 @@ impl HttpServer {
     /// # Errors
     /// When it is taken, or cannot be listened on, or a file cannot be used.
     pub async fn bind(settings: HttpListener, base: &Path) -> Result<Self, HttpError> {
-        let tls = settings.tls.as_ref().map(|spec| Tls::open(spec, base)).transpose()?.map(Arc::new);
+        let tls = settings.tls.as_ref().map(|spec| Tls::open(spec, base)).transpose()?;
         let address = settings.address;
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => HttpError::Taken(address),
@@ -89,9 +89,6 @@ impl HttpServer {
             head: self.settings.header_timeout.duration(),
             idle: self.settings.idle_timeout.duration(),
         };
-        if let Some(tls) = &self.tls {
-            tokio::spawn(Arc::clone(tls).watch(stop.clone()));
-        }
         serve::serve(self.listener, self.tls, Arc::new(front), bounds, stop).await;
     }
 }

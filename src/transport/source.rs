@@ -86,7 +86,7 @@ fn element(text: &str) -> Option<IpAddr> {
             return None;
         }
         let quoted = value.strip_prefix('"').map(|rest| rest.strip_suffix('"'));
-        let inner = quoted.map_or_else(|| value.bytes().all(is_token).then_some(value), |inner| inner)?;
+        let inner = quoted.unwrap_or_else(|| value.bytes().all(is_token).then_some(value))?;
         if inner.is_empty() || inner.contains(['"', '\\']) {
             return None;
         }

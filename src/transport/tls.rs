@@ -6,7 +6,7 @@ mod files;
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -14,7 +14,6 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::{net::TcpStream, task::spawn_blocking, time::interval};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::sync::CancellationToken;
 
 use super::visitor::Shown;
 use crate::manifest::TlsSpec;
@@ -52,14 +51,18 @@ pub(super) enum Greeting {
 }
 
 impl Tls {
-    /// Reads the files; paths are relative to `base`.
+    /// Reads the files; paths are relative to `base`. As long as somebody holds what is returned, they are
+    /// read again whenever they change, and on SIGHUP.
     ///
     /// # Errors
     /// When one cannot be used: which, and what was expected.
-    pub(super) fn open(spec: &TlsSpec, base: &Path) -> Result<Self, TlsError> {
+    pub(super) fn open(spec: &TlsSpec, base: &Path) -> Result<Arc<Self>, TlsError> {
         let seen = Stamps::of(spec, base); // before they are read, so that no change is missed
         let config = ArcSwap::from_pointee(files::config(spec, base)?);
-        Ok(Self { spec: spec.clone(), base: base.to_owned(), config, seen: Mutex::new(seen) })
+        let tls = Self { spec: spec.clone(), base: base.to_owned(), config, seen: Mutex::new(seen) };
+        let tls = Arc::new(tls);
+        tokio::spawn(watch(Arc::downgrade(&tls), Hangups::listen()));
+        Ok(tls)
     }
 
     /// Makes the handshake. How long it may take is the caller's to say.
@@ -88,21 +91,6 @@ impl Tls {
         }
     }
 
-    /// Reads the files again whenever they change, and on SIGHUP, until `stop` is cancelled.
-    pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut hangups = Hangups::listen();
-        let mut clock = interval(LOOK_EVERY);
-        loop {
-            let asked = tokio::select! {
-                () = stop.cancelled() => return,
-                _ = clock.tick() => false,
-                () = hangups.next() => true,
-            };
-            let tls = Arc::clone(&self);
-            let _ = spawn_blocking(move || tls.look(asked)).await;
-        }
-    }
-
     /// Takes new files into use. Open connections go on as they are; files that cannot be used change
     /// nothing, and are complained of once.
     fn look(&self, asked: bool) {
@@ -121,6 +109,19 @@ impl Tls {
                 tracing::error!(%error, "the TLS files have changed and cannot be used: those before stay in force");
             }
         }
+    }
+}
+
+/// Looks at the files until nobody serves by them any more.
+async fn watch(tls: Weak<Tls>, mut hangups: Hangups) {
+    let mut clock = interval(LOOK_EVERY);
+    loop {
+        let asked = tokio::select! {
+            _ = clock.tick() => false,
+            () = hangups.next() => true,
+        };
+        let Some(tls) = tls.upgrade() else { return };
+        let _ = spawn_blocking(move || tls.look(asked)).await;
     }
 }
 
