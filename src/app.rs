@@ -218,7 +218,7 @@ backend: { http: { service: s, method: POST, path: / } }
         project(folder.path(), &key);
         let app = App::open(&folder.path().join("callgate.yaml"), "serve").await.unwrap();
         let settings = HttpListener { address: ([127, 0, 0, 1], 0).into(), ..HttpListener::default() };
-        let server = HttpServer::bind(settings).await.unwrap();
+        let server = HttpServer::bind(settings, folder.path()).await.unwrap();
         let url = format!("http://{}/mcp", server.address());
         let stop = CancellationToken::new();
         let serving = tokio::spawn(server.serve(Arc::clone(&app.gateway), stop.clone()));

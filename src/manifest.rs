@@ -35,7 +35,7 @@ pub use identity::{
     ClaimsSpec, IdentitySpec, IssuerSpec, ResourceUrl, ResourceUrlError, RunsSpec, SigningAlgorithm,
     TokensSpec,
 };
-pub use listener::{HttpListener, WebHost, WebNameError, WebOrigin};
+pub use listener::{ClientCertificates, HttpListener, TlsSpec, WebHost, WebNameError, WebOrigin};
 pub use names::{
     AttributeName, ClientName, CredentialName, GroupName, IssuerName, KeyId, Label, NameError, RoleName,
     Scope, ServiceName, ToolName, VaultName,

@@ -1,16 +1,23 @@
 //! Where clients connect: the only server-side place that names rmcp.
 
+mod failures;
 mod front;
 mod headers;
 mod health;
 mod host;
 mod http;
 mod lines;
+mod listener;
 mod mcp;
 mod oauth;
 mod refusal;
 mod serve;
+mod source;
 mod stdio;
+mod tls;
+mod visitor;
 
 pub use http::{HttpError, HttpServer};
+pub use listener::problems as listener_problems;
 pub use stdio::{StdioError, serve_stdio};
+pub use tls::TlsError;

@@ -8,6 +8,7 @@ use super::output::{BAD, GOOD, Printer, count, plural};
 use crate::{
     release::Project,
     rules::{Rules, Secrets},
+    transport::listener_problems,
 };
 
 /// What `check` takes.
@@ -38,9 +39,14 @@ fn views(rules: &Rules) -> Vec<Vec<String>> {
 
 pub(super) fn run(printer: &Printer, config: &Path, arguments: &Arguments) -> ExitCode {
     let secrets = if arguments.secrets { Secrets::Required } else { Secrets::Unread };
-    let (rules, problems) = Project::read(config).build(secrets);
+    let project = Project::read(config);
+    let (rules, mut problems) = project.build(secrets);
+    if let Some((source, server)) = project.files.as_ref().map(|files| &files.server) {
+        problems.extend(listener_problems(&server.listen.http, source, project.base(), secrets));
+    }
     printer.problems(&problems, true);
     let (errors, warnings) = count(&problems);
+    let rules = rules.filter(|_| errors == 0);
     if !printer.is_json() {
         let verdict = match &rules {
             Some(rules) => {

@@ -148,7 +148,7 @@ async fn show(printer: &Printer, folder: &Path, kept: bool) -> Result<bool, Stri
         .map_err(|error| format!("cannot write to `{}`: {error}", folder.display()))?;
     let app = App::open(&demo.config, "serve").await.map_err(|error| error.to_string())?;
     let settings = HttpListener { address: ([127, 0, 0, 1], 0).into(), ..HttpListener::default() };
-    let server = HttpServer::bind(settings).await.map_err(|error| error.to_string())?;
+    let server = HttpServer::bind(settings, folder).await.map_err(|error| error.to_string())?;
     let url = format!("http://{}/mcp", server.address());
     tokio::spawn(server.serve(Arc::clone(&app.gateway), stop.clone()));
     let client = connect(&url, &demo.key).await?;

@@ -11,8 +11,9 @@ use crate::{
     app::{App, OpenError},
     audit::Witnessing,
     call::Proof,
-    manifest::{ClientName, HttpListener, LoopbackAddress},
-    transport::{HttpServer, serve_stdio},
+    manifest::{ClientName, HttpListener, LoopbackAddress, Problem, Severity},
+    rules::Secrets,
+    transport::{HttpServer, listener_problems, serve_stdio},
 };
 
 /// What `serve` takes.
@@ -42,7 +43,8 @@ pub(super) async fn serve(printer: &Printer, config: &Path, arguments: ServeArgu
     };
     let mut settings = listener(&app);
     settings.address = arguments.listen.unwrap_or(settings.address);
-    let server = match HttpServer::bind(settings).await {
+    printer.problems(&doubts(&app, &settings), false);
+    let server = match HttpServer::bind(settings, app.project.base()).await {
         Ok(server) => server,
         Err(error) => return printer.fail(&error.to_string()),
     };
@@ -50,7 +52,8 @@ pub(super) async fn serve(printer: &Printer, config: &Path, arguments: ServeArgu
         Ok(admin) => admin,
         Err(error) => return printer.fail(&error.to_string()),
     };
-    printer.note(&format!("{GOOD}serving{GOOD:#} http://{}/mcp; Ctrl-C ends it", server.address()));
+    let url = format!("{}://{}/mcp", server.scheme(), server.address());
+    printer.note(&format!("{GOOD}serving{GOOD:#} {url}; Ctrl-C ends it"));
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
     let admin = admin.map(|admin| {
@@ -116,6 +119,14 @@ async fn admin(app: &App, address: Option<LoopbackAddress>) -> Result<Option<Adm
 
 fn listener(app: &App) -> HttpListener {
     app.project.files.as_ref().map(|files| files.server.1.listen.http.clone()).unwrap_or_default()
+}
+
+/// What is doubtful about the listener; what is wrong with it, binding says.
+fn doubts(app: &App, settings: &HttpListener) -> Vec<Problem> {
+    let Some((source, _)) = app.project.files.as_ref().map(|files| &files.server) else { return Vec::new() };
+    let mut problems = listener_problems(settings, source, app.project.base(), Secrets::Required);
+    problems.retain(|problem| problem.severity == Severity::Warning);
+    problems
 }
 
 async fn stop_on_signal(stop: CancellationToken) {

@@ -4,13 +4,14 @@ use std::{
     fmt,
     net::{Ipv6Addr, SocketAddr},
     num::NonZeroU32,
+    path::PathBuf,
     str::FromStr,
 };
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{ByteSize, TimeSpan};
+use super::{ByteSize, Network, Rate, SecretRef, TimeSpan};
 
 /// A Streamable HTTP listener.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
@@ -45,6 +46,16 @@ pub struct HttpListener {
     /// How long a connection may stay open between two requests.
     #[serde(default = "default_idle_timeout")]
     pub idle_timeout: TimeSpan,
+    /// TLS. Left out, the listener speaks plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+    /// The networks of the reverse proxies in front, whose word on where a request came from is taken
+    /// (`X-Forwarded-For` or `Forwarded`). Left out, nobody's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<Network>,
+    /// How often one source may fail to prove who it is. Left out, 600 times a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<Rate>,
 }
 
 fn default_address() -> SocketAddr {
@@ -81,7 +92,56 @@ impl Default for HttpListener {
             header_timeout: default_header_timeout(),
             body_timeout: default_body_timeout(),
             idle_timeout: default_idle_timeout(),
+            tls: None,
+            trusted_proxies: Vec::new(),
+            failures: None,
         }
+    }
+}
+
+/// TLS 1.2 and 1.3: the listener's own certificate, and whose certificates clients may show.
+///
+/// The files are read again when they change. Paths are relative to `callgate.yaml`.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TlsSpec {
+    /// The certificate and those that lead to its root, in PEM, in this order.
+    pub certificate: PathBuf,
+    /// The certificate's private key, in PEM: a file that only its owner can open, or a secret's reference.
+    #[serde(deserialize_with = "file_or_reference")]
+    #[schemars(with = "String")]
+    pub key: SecretRef,
+    /// The authorities whose client certificates are taken, in PEM. Left out, no client is asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client has to show a certificate. Left out, it may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// Whether clients have to show a certificate.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientCertificates {
+    /// They may: others prove in another way who they are.
+    Accept,
+    /// They must: there is no connection without one.
+    Require,
+}
+
+/// A path is a file; what begins with a word and a colon is a reference.
+fn file_or_reference<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretRef, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() || text.contains("-----") || text.contains(char::is_control) {
+        // The text is not repeated: it may be the key itself.
+        return Err(de::Error::custom("a key is named by its file or by `env:NAME`, never written here"));
+    }
+    let is_reference =
+        text.split_once(':').is_some_and(|(kind, _)| kind.bytes().all(|byte| byte.is_ascii_lowercase()));
+    if is_reference {
+        SecretRef::deserialize(de::value::StringDeserializer::new(text))
+    } else {
+        Ok(SecretRef::File(text.into()))
     }
 }
 
@@ -248,6 +308,23 @@ mod tests {
             ["null", "", "a.com", "https://", "https://a/", "https://a?x", "https://u@a", "://a", "1a://b"]
         {
             assert_eq!(origin(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_a_file_or_a_reference_and_never_the_key_itself() {
+        let key = |text: &str| {
+            let spec = serde_json::json!({ "certificate": "c.pem", "key": text });
+            serde_json::from_value::<TlsSpec>(spec)
+                .map(|spec| spec.key.to_string())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(key("tls/key.pem").unwrap(), "file:tls/key.pem");
+        assert_eq!(key("file:tls/key.pem").unwrap(), "file:tls/key.pem");
+        assert_eq!(key("env:TLS_KEY").unwrap(), "env:TLS_KEY");
+        for wrong in ["", "s3:bucket", "-----BEGIN PRIVATE KEY-----\nhunter2"] {
+            let refusal = key(wrong).unwrap_err();
+            assert!(refusal.contains("never written here") && !refusal.contains("hunter2"), "{refusal}");
         }
     }
 

@@ -23,6 +23,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    failures::Failures,
     headers::{self, HeaderError, Said},
     health,
     host::{NameError, Names},
@@ -34,13 +35,16 @@ use super::{
         Refusal, UNAUTHENTICATED, UNSUPPORTED_VERSION,
     },
     serve::{Pace, permits},
+    source::{self, SourceError},
+    visitor::{Visitor, for_call},
 };
 use crate::{
     call::{Call, CallKind, Claim, Origin, Proof, RunClaim, Transport},
     gateway::{EdgeError, Gateway, Notice, Reply},
     hygiene,
     identity::{Caller, SessionError},
-    manifest::HttpListener,
+    limits::whole_seconds,
+    manifest::{HttpListener, Network},
     strict,
 };
 
@@ -53,6 +57,8 @@ const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 pub(super) struct Front {
     gateway: Arc<Gateway>,
     names: Names,
+    proxies: Vec<Network>,
+    failures: Failures,
     room: Semaphore,
     body_bytes_max: usize,
     body_timeout: Duration,
@@ -78,6 +84,8 @@ impl Front {
         Self {
             gateway,
             names: Names::of(settings),
+            proxies: settings.trusted_proxies.clone(),
+            failures: Failures::new(settings.failures),
             room: Semaphore::new(permits(settings.in_flight)),
             body_bytes_max: settings.body.bytes(),
             body_timeout: settings.body_timeout.duration(),
@@ -91,7 +99,7 @@ impl Front {
     }
 
     /// Answers one request.
-    pub(super) async fn answer(&self, source: SocketAddr, request: Request<Incoming>, pace: &Pace) -> Answer {
+    pub(super) async fn answer(&self, visitor: &Visitor, request: Request<Incoming>, pace: &Pace) -> Answer {
         let (parts, body) = request.into_parts();
         if let Some(answer) = health::answer(&parts, &self.gateway) {
             return answer;
@@ -99,6 +107,13 @@ impl Front {
         if !body.is_end_stream() {
             pace.leave_unread(); // until it is read
         }
+        let source = match source::judge(visitor.source.ip(), &parts.headers, &self.proxies) {
+            Ok(judged) => SocketAddr::new(judged, visitor.source.port()),
+            Err(error) => {
+                self.count(visitor.source, "bad_forwarded");
+                return unforwarded(error).answer(&Value::Null);
+            }
+        };
         if let Err(error) = self.names.check(&parts.uri, &parts.headers) {
             let refusal = misnamed(error);
             self.count(source, refusal.word);
@@ -109,14 +124,30 @@ impl Front {
             self.count(source, "token_in_query");
             return token_in_query().answer(&Value::Null);
         }
-        let mut proof = proof(&parts.headers);
-        if let Some(wish) = Wish::of(&parts, &self.gateway) {
-            return self.grant(wish, &parts, body, &proof, origin, pace).await;
+        let Ok(mut proof) = visitor.vouch(proof(&parts.headers)) else {
+            self.count(source, "expired_certificate");
+            return farewell(self.unauthorized(&Proof::default()));
+        };
+        let wish = Wish::of(&parts, &self.gateway);
+        if let Err(retry) = self.may_try(source, &proof, wish) {
+            self.count(source, "failures_spent");
+            return too_many_failures(retry);
         }
+        if let Some(wish) = wish {
+            let answer = self.grant(wish, &parts, body, &proof, origin, pace).await;
+            if answer.status() == StatusCode::UNAUTHORIZED {
+                self.failures.add(source.ip());
+            }
+            return answer;
+        }
+        proof = for_call(proof, &parts.headers);
         let caller = match self.gateway.authenticate(&proof, origin).await {
             Ok(caller) => caller,
             Err(refusal) if refusal.is_ours() => return unavailable().answer(&Value::Null),
-            Err(_) => return self.unauthorized(&proof),
+            Err(_) => {
+                self.note_failure(source, &proof);
+                return self.unauthorized(&proof);
+            }
         };
         let session = match session(&parts.headers) {
             Ok(session) => session,
@@ -152,6 +183,24 @@ impl Front {
         };
         pace.read_all();
         self.admit(knock, body).await
+    }
+
+    /// Whether a source may show what it shows. Asked before any of it is looked at, so that the answer is
+    /// the same for a right proof and a wrong one. A certificate is no guess: the handshake proved it.
+    /// What asks for a token shows its proof in the body; what describes the server asks for none.
+    fn may_try(&self, source: SocketAddr, proof: &Proof, wish: Option<Wish>) -> Result<(), Duration> {
+        match (wish, &proof.claim, &proof.certificate) {
+            (None, Claim::Nothing, Some(_)) => Ok(()), // costs no more than a look-up
+            (Some(wish), ..) if !wish.has_body() => Ok(()),
+            _ => self.failures.check(source.ip()),
+        }
+    }
+
+    /// Whoever shows nothing guesses nothing: clients begin like that to be told where to log in.
+    fn note_failure(&self, source: SocketAddr, proof: &Proof) {
+        if matches!(proof.claim, Claim::Bearer(_)) {
+            self.failures.add(source.ip());
+        }
     }
 
     async fn read(&self, body: Incoming, bytes_max: usize) -> Result<Bytes, Refusal> {
@@ -496,6 +545,26 @@ fn misnamed(error: NameError) -> Refusal {
         }
     };
     Refusal::new(status, INVALID_REQUEST, word, message)
+}
+
+/// What a trusted proxy says of its client, in a way that cannot be believed.
+fn unforwarded(error: SourceError) -> Refusal {
+    let message = error.to_string().into();
+    Refusal { message, ..Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "bad_forwarded", "") }
+}
+
+fn too_many_failures(retry: Duration) -> Answer {
+    let message = "too many failed attempts from this address: come back later";
+    let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, BUSY, "failures_spent", message);
+    let mut answer = refusal.answer(&Value::Null);
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(retry)));
+    answer
+}
+
+/// The last answer of its connection.
+fn farewell(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 fn disagreeing(error: HeaderError, known: &[&str]) -> Refusal {

@@ -2,7 +2,7 @@
 //!
 //! Every request carries its own proof; there are no sessions that could be stolen.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use rmcp::transport::streamable_http_server::{
     StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
@@ -14,6 +14,7 @@ use super::{
     front::Front,
     mcp::{Handler, Peer},
     serve::{self, Bounds},
+    tls::{Tls, TlsError},
 };
 use crate::{gateway::Gateway, manifest::HttpListener};
 
@@ -34,6 +35,9 @@ pub enum HttpError {
         /// Why.
         source: io::Error,
     },
+    /// TLS cannot be spoken.
+    #[error("`listen: http: tls:`: {0}")]
+    Tls(#[from] TlsError),
 }
 
 /// A bound listener, not serving yet.
@@ -41,15 +45,17 @@ pub enum HttpError {
 pub struct HttpServer {
     listener: TcpListener,
     address: SocketAddr,
+    tls: Option<Arc<Tls>>,
     settings: HttpListener,
 }
 
 impl HttpServer {
-    /// Binds the address.
+    /// Binds the address, and reads the files of TLS, which are relative to `base`.
     ///
     /// # Errors
-    /// When it is taken, or cannot be listened on.
-    pub async fn bind(settings: HttpListener) -> Result<Self, HttpError> {
+    /// When it is taken, or cannot be listened on, or a file cannot be used.
+    pub async fn bind(settings: HttpListener, base: &Path) -> Result<Self, HttpError> {
+        let tls = settings.tls.as_ref().map(|spec| Tls::open(spec, base)).transpose()?;
         let address = settings.address;
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => HttpError::Taken(address),
@@ -57,13 +63,19 @@ impl HttpServer {
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, settings })
+        Ok(Self { listener, address, tls, settings })
     }
 
     /// The address that clients connect to.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How clients connect: `http` or `https`.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// Serves until `stop` is cancelled, then lets requests in flight finish.
@@ -77,7 +89,7 @@ impl HttpServer {
             head: self.settings.header_timeout.duration(),
             idle: self.settings.idle_timeout.duration(),
         };
-        serve::serve(self.listener, Arc::new(front), bounds, stop).await;
+        serve::serve(self.listener, self.tls, Arc::new(front), bounds, stop).await;
     }
 }
 

@@ -29,13 +29,15 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     front::Front,
-    refusal::{Answer, BUSY, Refusal},
+    refusal::{Answer, BUSY, INVALID_REQUEST, Refusal},
+    tls::{Greeting, Tls},
+    visitor::Visitor,
 };
 
 /// How large the head of a request may be.
@@ -51,10 +53,11 @@ const WRITE_MAX: Duration = Duration::from_secs(30);
 /// reads the answer before it learns that the connection is closed.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
-/// How many connections beyond the cap are told so at once; the rest are closed without a word.
+/// How many connections beyond the cap are told so at once; the rest are closed without a word, as all of
+/// them are where telling them would take a handshake.
 const TURNED_AWAY_MAX: usize = 128;
 
-/// How long a connection beyond the cap may take to be told so.
+/// How long a connection that is turned away may take to be told so.
 const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
 
 /// How long requests in flight may take to finish once the listener stops.
@@ -74,7 +77,13 @@ pub(super) struct Bounds {
 }
 
 /// Serves until `stop` is cancelled, then lets requests in flight finish, for a while.
-pub(super) async fn serve(listener: TcpListener, front: Arc<Front>, bounds: Bounds, stop: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    front: Arc<Front>,
+    bounds: Bounds,
+    stop: CancellationToken,
+) {
     let room = Arc::new(Semaphore::new(permits(bounds.connections_max)));
     let doormat = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     let connections = TaskTracker::new();
@@ -93,13 +102,15 @@ pub(super) async fn serve(listener: TcpListener, front: Arc<Front>, bounds: Boun
         // Without it a reply may wait 40 ms for an acknowledgement.
         let _ = stream.set_nodelay(true);
         if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
-            let front = Arc::clone(&front);
+            let (tls, front) = (tls.clone(), Arc::clone(&front));
             let pace = Pace::begin(bounds.head, bounds.idle, WRITE_MAX);
-            connections.spawn(welcome(stream, source, front, pace, stop.clone(), permit));
+            connections.spawn(welcome(stream, source, tls, front, pace, stop.clone(), permit));
         } else {
             front.count(source, "connections_full");
-            if let Ok(permit) = Arc::clone(&doormat).try_acquire_owned() {
-                connections.spawn(turn_away(stream, stop.clone(), permit));
+            if tls.is_none()
+                && let Ok(permit) = Arc::clone(&doormat).try_acquire_owned()
+            {
+                connections.spawn(turn_away(stream, full(), stop.clone(), permit));
             }
         }
     }
@@ -126,40 +137,78 @@ async fn rest_after(error: &io::Error) {
 async fn welcome(
     stream: TcpStream,
     source: SocketAddr,
+    tls: Option<Arc<Tls>>,
     front: Arc<Front>,
     pace: Arc<Pace>,
     stop: CancellationToken,
     permit: OwnedSemaphorePermit,
 ) {
-    let of_service = Arc::clone(&pace);
+    let Some(tls) = tls else {
+        converse(stream, Visitor::of(source), front, pace, stop).await;
+        return drop(permit);
+    };
+    let greeting = tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        // The head's own deadline: a handshake takes its time from it.
+        () = sleep_until(pace.deadline().unwrap_or_else(Instant::now)) => Greeting::Refused("handshake_timeout"),
+        greeting = tls.greet(stream) => greeting,
+    };
+    match greeting {
+        Greeting::Known(stream, certificate) => {
+            let visitor = Visitor { source, certificate };
+            converse(stream, visitor, front, pace, stop).await;
+            drop(permit);
+        }
+        Greeting::Plain(stream) => {
+            front.count(source, "plain_http");
+            turn_away(stream, plain(), stop, permit).await;
+        }
+        Greeting::Refused(word) => front.count(source, word),
+        Greeting::Left => {}
+    }
+}
+
+/// Answers the requests of one connection.
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    visitor: Visitor,
+    front: Arc<Front>,
+    pace: Arc<Pace>,
+    stop: CancellationToken,
+) {
+    let (visitor, of_service) = (Arc::new(visitor), Arc::clone(&pace));
     let service = service_fn(move |request: Request<Incoming>| {
-        let (front, pace) = (Arc::clone(&front), Arc::clone(&of_service));
+        let (front, visitor, pace) = (Arc::clone(&front), Arc::clone(&visitor), Arc::clone(&of_service));
         async move {
             pace.enter(Phase::Working);
-            let answer = front.answer(source, request, &pace).await;
+            let answer = front.answer(&visitor, request, &pace).await;
             Ok::<_, Infallible>(paced(answer, pace))
         }
     });
     let connection = builder().serve_connection(TokioIo::new(Line::new(stream, Arc::clone(&pace))), service);
     drive(connection, &pace, stop).await;
-    drop(permit);
 }
 
-/// Tells one client that there is no room.
-async fn turn_away(stream: TcpStream, stop: CancellationToken, permit: OwnedSemaphorePermit) {
+fn full() -> Refusal {
+    let message = "the server has no room for more connections";
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "connections_full", message)
+}
+
+fn plain() -> Refusal {
+    let message = "this port speaks HTTPS, and the request came in plain HTTP";
+    Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "plain_http", message)
+}
+
+/// Tells one client why it is not served.
+async fn turn_away(stream: TcpStream, why: Refusal, stop: CancellationToken, permit: OwnedSemaphorePermit) {
     let pace = Pace::begin(TURNED_AWAY_FOR, TURNED_AWAY_FOR, TURNED_AWAY_FOR);
-    let of_service = Arc::clone(&pace);
+    let (of_service, why) = (Arc::clone(&pace), Arc::new(why));
     let service = service_fn(move |_: Request<Incoming>| {
-        let pace = Arc::clone(&of_service);
+        let (pace, why) = (Arc::clone(&of_service), Arc::clone(&why));
         async move {
             pace.leave_unread();
-            let full = Refusal::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                BUSY,
-                "connections_full",
-                "the server has no room for more connections",
-            );
-            Ok::<_, Infallible>(paced(full.answer(&Value::Null), pace))
+            Ok::<_, Infallible>(paced(why.answer(&Value::Null), pace))
         }
     });
     let line = TokioIo::new(Line::new(stream, Arc::clone(&pace)));
@@ -175,8 +224,9 @@ fn builder() -> http1::Builder {
 }
 
 /// Runs a connection until it ends, is too slow, or is idle when the listener stops.
-async fn drive<S>(connection: http1::Connection<TokioIo<Line>, S>, pace: &Pace, stop: CancellationToken)
+async fn drive<L, S>(connection: http1::Connection<TokioIo<Line<L>>, S>, pace: &Pace, stop: CancellationToken)
 where
+    L: AsyncRead + AsyncWrite + Unpin,
     S: hyper::service::HttpService<Incoming, ResBody = BoxBody<Bytes, Infallible>>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -295,19 +345,19 @@ impl Pace {
 }
 
 /// A connection's bytes, which tell its pace.
-struct Line {
-    stream: TcpStream,
+struct Line<S> {
+    stream: S,
     pace: Arc<Pace>,
     shut: bool,
 }
 
-impl Line {
-    const fn new(stream: TcpStream, pace: Arc<Pace>) -> Self {
+impl<S> Line<S> {
+    const fn new(stream: S, pace: Arc<Pace>) -> Self {
         Self { stream, pace, shut: false }
     }
 }
 
-impl AsyncRead for Line {
+impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -322,7 +372,7 @@ impl AsyncRead for Line {
     }
 }
 
-impl AsyncWrite for Line {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

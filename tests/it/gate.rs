@@ -61,7 +61,7 @@ impl Gate {
         project.write(folder.path(), backend.address, closed.address);
         let app = open(folder.path(), "serve").await;
         let settings = app.project.files.as_ref().unwrap().server.1.listen.http.clone();
-        let server = HttpServer::bind(settings).await.unwrap();
+        let server = HttpServer::bind(settings, folder.path()).await.unwrap();
         let (address, stop) = (server.address(), CancellationToken::new());
         let url = format!("http://{address}/mcp");
         let serving = tokio::spawn(server.serve(app.gateway.clone(), stop.clone()));
