@@ -280,14 +280,14 @@ async fn called(gate: &Gate, client: &str) -> Reply {
     gate.app.gateway.call(Call::now(kind, proof, origin, CancellationToken::new())).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)] // a core is left to the other tests
 async fn ten_thousand_calls_of_two_clients_never_carry_each_others_credential() {
     let (service, secrets) = (Stub::service(&["canary-alpha", "canary-beta"]).await, three_secrets());
     let gate = Arc::new(Gate::serve(choosing(&service, &secrets, false)).await);
-    let workers = (0..32).map(|worker| {
+    let workers = (0..8).map(|worker| {
         let gate = Arc::clone(&gate);
         tokio::spawn(async move {
-            for call in 0..313 {
+            for call in 0..1_250 {
                 let client = if (worker + call) % 2 == 0 { "alpha" } else { "beta" };
                 let reply = called(&gate, client).await;
                 assert_eq!(reply.outcome, Outcome::Allowed, "{reply:?}");
@@ -298,7 +298,7 @@ async fn ten_thousand_calls_of_two_clients_never_carry_each_others_credential() 
         done.unwrap();
     }
     let seen = service.seen();
-    assert_eq!(seen.len(), 32 * 313);
+    assert_eq!(seen.len(), 10_000);
     for client in ["alpha", "beta"] {
         let own = seen.iter().filter(|(path, _)| *path == format!("/ok/{client}"));
         let (mut count, expected) = (0, format!("Bearer canary-{client}"));
@@ -306,7 +306,7 @@ async fn ten_thousand_calls_of_two_clients_never_carry_each_others_credential() 
             count += 1;
             assert_eq!(*shown, expected);
         });
-        assert_eq!(count, 32 * 313 / 2);
+        assert_eq!(count, 5_000);
     }
 }
 
