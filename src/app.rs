@@ -173,7 +173,13 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::{audit::reader::logs, identity::NewKey, manifest::HttpListener, transport::HttpServer};
+    use crate::{
+        audit::reader::logs,
+        identity::NewKey,
+        manifest::{ClientName, HttpListener},
+        runs::Principal,
+        transport::HttpServer,
+    };
 
     const SERVER: &str = "services: { s: { url: \"http://127.0.0.1:1/\", egress: { loopback: true } } }\n";
     const TOOL: &str = "tool: t.write
@@ -257,5 +263,31 @@ backend: { http: { service: s, method: POST, path: / } }
         );
         assert_eq!(records[2]["outcome"], "unknown");
         assert_eq!(records[4]["outcome"], "failed");
+    }
+
+    #[tokio::test]
+    async fn a_run_that_ends_by_time_is_on_record() {
+        let folder = tempfile::tempdir().unwrap();
+        project(folder.path(), &NewKey::new("k1", [3; 32]));
+        let app = App::open(&folder.path().join("callgate.yaml"), "serve").await.unwrap();
+        let bot = Principal::client(ClientName::parse("bot").unwrap());
+        let now = Timestamp::now();
+        let run = app.runs.default_run(&bot, now).await.unwrap().id();
+        for minutes in [29, 30, 31] {
+            sweep(&app.gateway, &app.runs, now + jiff::SignedDuration::from_mins(minutes)).await;
+        }
+        app.gateway.audit().close();
+        let logs = logs(&folder.path().join("state")).unwrap();
+        let records = logs[0].records(0).unwrap().map(|found| found.unwrap().bytes);
+        let records: Vec<Value> = records.map(|bytes| serde_json::from_slice(&bytes).unwrap()).collect();
+        let changes: Vec<_> = records.iter().filter(|record| record["record"] == "change").collect();
+        let [change] = changes[..] else { panic!("{records:#?}") };
+        assert_eq!(change["outcome"], "allowed");
+        let change = &change["change"];
+        assert_eq!(
+            (&change["act"], &change["actor"], &change["reason"]),
+            (&json!("end-run"), &json!("callgate"), &json!("idle"))
+        );
+        assert_eq!(change["what"], format!("run {run}"));
     }
 }
