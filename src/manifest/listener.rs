@@ -136,8 +136,8 @@ fn file_or_reference<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secre
         // The text is not repeated: it may be the key itself.
         return Err(de::Error::custom("a key is named by its file or by `env:NAME`, never written here"));
     }
-    let is_reference =
-        text.split_once(':').is_some_and(|(kind, _)| kind.bytes().all(|byte| byte.is_ascii_lowercase()));
+    let is_word = |kind: &str| kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let is_reference = text.split_once(':').is_some_and(|(kind, _)| is_word(kind));
     if is_reference {
         SecretRef::deserialize(de::value::StringDeserializer::new(text))
     } else {
