@@ -137,5 +137,10 @@ impl Egress {
     }
 }
 
+/// Certificates for tests. No key of them is kept anywhere.
+#[cfg(test)]
+#[path = "../tests/it/certificates.rs"]
+#[allow(dead_code, reason = "some of it is for the integration tests alone")]
+pub(crate) mod certificates;
 #[cfg(test)]
 mod tests;

@@ -56,9 +56,9 @@ use serde_json::Value;
 
 use crate::{
     approval::Approvals,
-    audit::{Audit, Ending},
+    audit::{Audit, AuditError, Change, ChangeEnding, Ending},
     backend::Backends,
-    call::{Call, Origin, Outcome, Proof, Refusal as _, Stage, Trail},
+    call::{Call, CallId, Origin, Outcome, Proof, Refusal as _, Stage, Trail},
     catalog::{AdmitError, Tool},
     egress::Registered,
     identity::{
@@ -228,7 +228,13 @@ impl Gateway {
         let rules = self.rules.load_full();
         let (certificate, now) = (proof.certificate.as_deref(), Timestamp::now());
         let minted = self.identities.mint(&rules.clients, request, certificate, origin.source, now).await;
-        minted.inspect_err(|refusal| self.count_refusal(refusal, origin))
+        let minted = minted.inspect_err(|refusal| self.count_refusal(refusal, origin))?;
+        let user = minted.user.as_ref().map(|user| format!(" for user {}", user.subject)).unwrap_or_default();
+        let what = format!("token {} in run {}{user}", minted.id, minted.run);
+        self.put_change("mint", format!("client:{}", minted.client), what, String::new(), origin.source)
+            .await
+            .map_err(|_| TokenRefusal::Unavailable(MintError::Unrecorded))?; // and so nobody gets it
+        Ok(minted)
     }
 
     /// Takes a token back.
@@ -245,7 +251,28 @@ impl Gateway {
         let rules = self.rules.load_full();
         let (certificate, now) = (proof.certificate.as_deref(), Timestamp::now());
         let taken = self.identities.take_back(&rules.clients, client, token, certificate, origin.source, now);
-        taken.await.inspect_err(|refusal| self.count_refusal(refusal, origin)).map(|_| ())
+        let taken = taken.await.inspect_err(|refusal| self.count_refusal(refusal, origin))?;
+        let Some((client, id)) = taken else { return Ok(()) };
+        let (actor, what) = (format!("client:{client}"), format!("token {}", id.id));
+        self.put_change("revoke", actor, what, "taken back by its client".into(), origin.source)
+            .await
+            .map_err(|_| TokenRefusal::Unavailable(MintError::Unrecorded))
+    }
+
+    /// Puts on record what somebody changed of who may do what.
+    async fn put_change(
+        &self,
+        act: &'static str,
+        actor: String,
+        what: String,
+        reason: String,
+        source: Option<IpAddr>,
+    ) -> Result<(), AuditError> {
+        let id = CallId::random(Timestamp::now());
+        let change = Change { act, actor, id, key: None, reason, what };
+        let ending = ChangeEnding { outcome: Outcome::Allowed, code: None, detail: None };
+        let put = self.audit.end_change(&change, &ending, source).await;
+        put.inspect_err(|error| tracing::warn!(%error, act, "a change is not on record"))
     }
 
     fn count_refusal(&self, refusal: &TokenRefusal, origin: Origin) {
@@ -291,8 +318,15 @@ impl Gateway {
 
     /// Ends the run of a session or a process that is over.
     pub async fn end_run(&self, run: &RunId) {
-        if let Err(error) = self.identities.end(run, EndReason::Closed).await {
-            tracing::warn!(%run, %error, "the run of what is over could not be ended; it ends by its idle limit");
+        match self.identities.end(run, EndReason::Closed).await {
+            Ok(Some(ended)) => {
+                let (actor, what) = (format!("client:{}", ended.principal.client), format!("run {run}"));
+                let _ = self.put_change("end-run", actor, what, ended.why.word().into(), None).await;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%run, %error, "the run of what is over could not be ended; it ends by its idle limit");
+            }
         }
     }
 

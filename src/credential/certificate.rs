@@ -100,24 +100,23 @@ impl std::fmt::Debug for CertificateSource {
 #[cfg(unix)]
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path};
+    use std::collections::BTreeMap;
 
     use serde_json::json;
 
-    use crate::credential::fixture::{TIMING, World};
-
-    fn place(name: &str, at: &Path) {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name);
-        fs::write(at, fs::read(from).unwrap()).unwrap();
-        fs::set_permissions(at, fs::Permissions::from_mode(0o600)).unwrap();
-    }
+    use crate::{
+        credential::fixture::{TIMING, World},
+        egress::certificates::{Authority, replace},
+    };
 
     #[tokio::test]
     async fn a_certificate_is_shown_as_its_files_are_now() {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("gate.crt"), folder.path().join("gate.key"));
-        place("one.crt", &certificate);
-        place("one.key", &key);
+        let authority = Authority::new("ca");
+        let (first, second) = (authority.client("one", vec![]), authority.client("other", vec![]));
+        replace(&certificate, &first.pem, 0o600);
+        replace(&key, &first.key, 0o600);
         let kind = json!({ "certificate": { "certificate": "file:gate.crt", "key": "file:gate.key" } });
         let (world, problems) = World::try_of(&kind, &json!({}), &BTreeMap::new(), folder.path());
         assert!(problems.is_empty(), "{problems:?}");
@@ -128,13 +127,13 @@ mod tests {
         let one = identity().await.unwrap();
         assert_eq!(identity().await.unwrap(), one);
         // Between the two files a look may fall: the halves of different pairs are not shown.
-        place("other.crt", &certificate);
+        replace(&certificate, &second.pem, 0o600);
         tokio::time::sleep(TIMING.look_every * 2).await;
         assert_eq!(
             identity().await.unwrap_err(),
             "the secret at `file:gate.key` is not the private key of the certificate"
         );
-        place("other.key", &key);
+        replace(&key, &second.key, 0o600);
         tokio::time::sleep(TIMING.look_every * 2).await;
         assert_ne!(identity().await.unwrap(), one);
     }

@@ -163,6 +163,11 @@ impl Clients {
                 problems.push(Problem::error(source, place, message).help(help.to_owned()));
             };
             let known = match certificate {
+                CertificateSpec::Subject(subject) if subject.is_empty() => {
+                    let help = "certificates without one are known by their names";
+                    refuse("the subject is empty".into(), help);
+                    continue;
+                }
                 CertificateSpec::Subject(_) => certificate.clone(),
                 CertificateSpec::Name(name)
                     if CERTIFICATE_NAMES.iter().any(|kind| name.starts_with(kind)) =>
@@ -315,13 +320,14 @@ mod tests {
     #[test]
     fn what_two_clients_would_share_does_not_load() {
         let (_, problems) = of_text(
-            "clients:\n  a: { owner: o, tokens: [{ issuer: corp, client: x }], certificates: [{ name: a.example }, { sha256: abc }, { subject: CN=a }] }\n  b: { owner: o, tokens: [{ issuer: corp, client: x }], certificates: [{ subject: CN=a }] }\n",
+            "clients:\n  a: { owner: o, tokens: [{ issuer: corp, client: x }], certificates: [{ name: a.example }, { sha256: abc }, { subject: CN=a }, { subject: \"\" }] }\n  b: { owner: o, tokens: [{ issuer: corp, client: x }], certificates: [{ subject: CN=a }] }\n",
         );
         assert_eq!(
             problems,
             [
                 "`a.example` does not say what kind of name it is",
                 "the digest is not 64 hexadecimal digits",
+                "the subject is empty",
                 "tokens of `corp` for this client are already those of `a`",
                 "the certificate is already one of `a`"
             ]

@@ -236,7 +236,7 @@ impl Identities {
         certificate: Option<&Certificate>,
         source: Option<IpAddr>,
         now: Timestamp,
-    ) -> Result<Option<TokenId>, TokenRefusal> {
+    ) -> Result<Option<(ClientName, TokenId)>, TokenRefusal> {
         let own = self.tokens.own().ok_or(TokenRefusal::Unauthorized("this server issues no tokens"))?;
         let caller = self.asking(clients, proof, certificate, source, own, now).await?;
         let Ok(unverified) = Unverified::parse(token.expose_secret()) else { return Ok(None) };
@@ -253,7 +253,7 @@ impl Identities {
             .revoke(&revoked, &actor, "taken back by its client", until, now)
             .await
             .map_err(IdentityError::from)?;
-        Ok(Some(id))
+        Ok(Some((caller.client().name().clone(), id)))
     }
 
     /// The client that asks.

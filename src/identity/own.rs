@@ -83,6 +83,9 @@ pub enum MintError {
     /// There is no key after all.
     #[error("there is no signing key")]
     NoKey,
+    /// It cannot be put on record.
+    #[error("the token cannot be put on record")]
+    Unrecorded,
     /// The gate cannot tell who asks.
     #[error(transparent)]
     Identity(Box<IdentityError>),

@@ -277,7 +277,7 @@ async fn a_token_ends_by_time_by_revocation_with_its_run_and_with_its_client() {
     let taken_back = gate.mint(&request(&gate.key)).await.unwrap();
     let proof = request(&gate.key).proof;
     let back = gate.identities.take_back(&gate.clients, &proof, &taken_back.token, None, None, at(NOW)).await;
-    assert_eq!(back.unwrap().unwrap().id, taken_back.id);
+    assert_eq!(back.unwrap().unwrap().1.id, taken_back.id);
     assert_eq!(code(gate.shown(&taken_back, NOW).await), "revoked");
 }
 

@@ -162,11 +162,18 @@ async fn what_is_no_post_to_the_endpoint_is_refused_with_an_error() {
         ("OPTIONS /mcp HTTP/1.1", 405),
         ("PRI /mcp HTTP/1.1", 405),
     ] {
-        let answer = talk(gate.address, &request(line, &["Mcp-Session-Id: 1"], CALL.as_bytes())).await;
+        let answer = talk(gate.address, &request(line, &[], CALL.as_bytes())).await;
         assert_eq!((answer.status, &answer.json()["error"]["code"]), (status, &json!(-32600)), "{answer:?}");
         assert_eq!(answer.head.contains("\r\nallow: post"), status == 405, "{answer:?}");
         let stranger = talk(gate.address, &request(line, &["Authorization: -"], b"")).await;
         assert_eq!(stranger.status, 401, "identity comes first");
+        // Whatever is asked for in it: a session that is not the caller's own is not there.
+        let elsewhere = talk(gate.address, &request(line, &["Mcp-Session-Id: 1"], CALL.as_bytes())).await;
+        assert_eq!(
+            (elsewhere.status, &elsewhere.json()["error"]["code"]),
+            (404, &json!(-32600)),
+            "{elsewhere:?}"
+        );
     }
     assert_eq!((gate.backend.hits(), gate.records_of("outcome").len()), (0, 0));
 }
@@ -388,7 +395,6 @@ async fn no_header_of_a_client_reaches_a_backend() {
         "X-Planted: planted",
         "Traceparent: 00-planted",
         "User-Agent: planted",
-        "Mcp-Session-Id: planted",
     ];
     let answer = talk(gate.address, &request(POST, &planted, CALL.as_bytes())).await;
     assert_eq!(answer.json()["result"]["isError"], false, "{answer:?}");

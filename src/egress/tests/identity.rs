@@ -1,10 +1,10 @@
 //! A server that asks for a certificate, and tells whose it was shown.
 
 use std::{
+    collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     thread,
 };
 
@@ -17,20 +17,33 @@ use rustls::{
 };
 
 use crate::{
-    egress::{Allowances, ClientIdentity, Egress, Way},
+    egress::{
+        Allowances, ClientIdentity, Egress, Way,
+        certificates::{Authority, Issued},
+    },
     manifest::EgressSpec,
 };
 
-fn file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
+/// An authority, and what it issued to a server and to two clients.
+struct Issues {
+    authority: Authority,
+    issued: BTreeMap<&'static str, Issued>,
 }
 
+static ISSUES: LazyLock<Issues> = LazyLock::new(|| {
+    let authority = Authority::new("ca");
+    let client = |name| (name, authority.client(name, vec![]));
+    let issued = [("server", authority.server()), client("one"), client("other")].into();
+    Issues { authority, issued }
+});
+
 fn certificate(name: &str) -> CertificateDer<'static> {
-    CertificateDer::from_pem_file(file(&format!("{name}.crt"))).unwrap()
+    let pem = if name == "ca" { &ISSUES.authority.pem } else { &ISSUES.issued[name].pem };
+    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
 fn key(name: &str) -> PrivateKeyDer<'static> {
-    PrivateKeyDer::from_pem_file(file(&format!("{name}.key"))).unwrap()
+    PrivateKeyDer::from_pem_slice(ISSUES.issued[name].key.as_bytes()).unwrap()
 }
 
 fn identity(name: &str) -> ClientIdentity {
