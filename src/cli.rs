@@ -10,12 +10,14 @@ mod explain;
 mod init;
 mod keys;
 mod output;
+mod remote;
 mod render;
 mod revoke;
 mod runs;
 mod schemas;
 mod serve;
 mod test;
+mod token;
 mod visible;
 
 use std::{
@@ -81,6 +83,8 @@ enum Command {
     Audit(audit::Arguments),
     /// Take access away: from a client, a key, a token or a run. In force when the command returns.
     Revoke(revoke::Arguments),
+    /// Ask a running server for an access token of a client's.
+    Token(token::Arguments),
     /// List the live runs, or end one.
     Runs(runs::Arguments),
     /// Make, list, rotate and revoke keys while the server runs.
@@ -132,6 +136,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Accept(arguments) => accept::run(&printer, &cli.config, &arguments),
         Command::Audit(arguments) => audit::run(&printer, &cli.config, arguments).await,
         Command::Revoke(arguments) => revoke::run(&printer, &cli.config, arguments).await,
+        Command::Token(arguments) => token::run(&printer, &cli.config, arguments).await,
         Command::Runs(arguments) => runs::run(&printer, &cli.config, arguments).await,
         Command::Keys(arguments) => keys::run(&printer, &cli.config, arguments).await,
         Command::Init(arguments) => init::run(&printer, &arguments),

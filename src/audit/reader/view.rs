@@ -13,13 +13,13 @@ pub struct RecordView {
     pub kind: String,
     /// The call's id.
     pub call: String,
-    /// The client that called.
+    /// The client that called; of a change, who made it.
     pub client: String,
     /// The user it called for.
     pub user: String,
     /// The run.
     pub run: String,
-    /// What was asked for, as it was sent.
+    /// What was asked for, as it was sent; of a change, what was done to what.
     pub tool: String,
     /// How the call ended.
     pub outcome: String,
@@ -48,13 +48,21 @@ impl RecordView {
             "summary" => record.get("count").and_then(Value::as_u64).unwrap_or_default(),
             _ => 0,
         };
+        // A change is shown as what it is: who, and what to what.
+        let change = text("/change/act");
+        let asked = if change.is_empty() {
+            text("/call/target")
+        } else {
+            format!("{change} {}", text("/change/what"))
+        };
+        let (client, actor) = (text("/caller/client"), text("/change/actor"));
         Self {
             time: record.get("time").and_then(Value::as_str).and_then(|time| time.parse().ok()),
             call: text("/call/id"),
-            client: text("/caller/client"),
-            user: text("/caller/user"),
+            client: if client.is_empty() { actor } else { client },
+            user: text("/caller/user/subject"),
             run: text("/caller/run"),
-            tool: text("/call/target"),
+            tool: asked,
             outcome: text("/outcome"),
             stage: text("/stage"),
             code: text("/code"),
@@ -78,6 +86,16 @@ mod tests {
             (view.kind.as_str(), view.code.as_str(), view.labels.len(), view.time),
             ("new", "", 1, None)
         );
+    }
+
+    #[test]
+    fn a_change_says_who_did_what_to_what() {
+        let view = RecordView::of(
+            br#"{"change":{"act":"revoke","actor":"ops","id":"01","what":"key k1"},"outcome":"allowed","record":"change"}"#,
+        );
+        assert_eq!((view.client.as_str(), view.tool.as_str(), view.calls), ("ops", "revoke key k1", 0));
+        let view = RecordView::of(br#"{"caller":{"client":"bot","user":{"issuer":"i","subject":"ann"}}}"#);
+        assert_eq!((view.client.as_str(), view.user.as_str()), ("bot", "ann"));
     }
 
     #[test]

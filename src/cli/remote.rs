@@ -1,0 +1,101 @@
+//! A server that runs, as commands talk to it.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use reqwest::Request;
+use serde_json::Value;
+use tokio::time::timeout;
+use url::{Host, Url};
+
+use crate::{
+    egress::{Allowances, Egress, SendError, Way},
+    manifest::{BaseUrl, EgressSpec},
+};
+
+/// How long an answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// How large it may be.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// A server, by the URL that its endpoints are below.
+pub(super) struct Remote {
+    base: Url,
+    way: Way,
+}
+
+impl Remote {
+    /// The server at a URL that was typed.
+    ///
+    /// # Errors
+    /// When it is no such URL, or a secret would go there unencrypted.
+    pub(super) fn typed(option: &str, url: &str) -> Result<Self, String> {
+        let base = BaseUrl::parse(url).map_err(|error| format!("`{option}`: {error}"))?;
+        Self::at(base.url().clone())
+    }
+
+    /// The server at a URL.
+    ///
+    /// # Errors
+    /// When a secret would go there unencrypted.
+    pub(super) fn at(base: Url) -> Result<Self, String> {
+        let is_here = match base.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        if base.scheme() != "https" && !is_here {
+            return Err(format!("`{base}` is not on this machine: the key would go there unencrypted"));
+        }
+        let egress = Egress::new(None).map_err(|error| error.to_string())?;
+        let spec = EgressSpec { loopback: is_here, ..EgressSpec::default() };
+        let allowances = Allowances::new(&spec).map_err(|_| "loopback cannot be allowed".to_owned())?;
+        Ok(Self { base, way: egress.way(&allowances) })
+    }
+
+    /// The URL that its endpoints are below.
+    pub(super) const fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// The URL of an endpoint.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn endpoint(&self, path: &str) -> Result<Url, String> {
+        self.base.join(path).map_err(|error| format!("`{}`: {error}", self.base))
+    }
+
+    /// Asks, and reads the answer, where it is JSON.
+    ///
+    /// # Errors
+    /// When there is none: why, in a line.
+    pub(super) async fn ask(&self, request: Request) -> Result<(StatusCode, Option<Value>), String> {
+        let answered = timeout(ANSWER_MAX, self.exchange(request)).await;
+        answered.map_err(|_| format!("{} does not answer", self.base))?
+    }
+
+    async fn exchange(&self, request: Request) -> Result<(StatusCode, Option<Value>), String> {
+        let mut response = self.way.send(request).await.map_err(|error| self.unreached(&error))?;
+        let status = response.status();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|_| format!("{} broke off", self.base))? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > ANSWER_BYTES_MAX {
+                return Err(format!("{} answers with more than can be shown", self.base));
+            }
+        }
+        Ok((status, serde_json::from_slice(&bytes).ok()))
+    }
+
+    fn unreached(&self, error: &SendError) -> String {
+        match error {
+            SendError::Http(error) if error.is_connect() => {
+                format!("no server answers at {}: does `callgate serve` run there?", self.base)
+            }
+            SendError::Http(_) => format!("{} broke off", self.base),
+            SendError::Refused { refusal, .. } => format!("{} may not be called: {refusal}", self.base),
+        }
+    }
+}
