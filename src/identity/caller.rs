@@ -40,6 +40,8 @@ pub struct Grant {
     pub tools: Option<GlobSet>,
     /// The run that it is bound to.
     pub run: Option<RunId>,
+    /// The API key that it was asked for with, where it was.
+    pub key: Option<KeyId>,
 }
 
 impl Caller {
@@ -55,10 +57,10 @@ impl Caller {
         self.authentication
     }
 
-    /// The API key that it showed.
+    /// The API key that it showed, or asked for its token with.
     #[must_use]
-    pub const fn key(&self) -> Option<&KeyId> {
-        self.key.as_ref()
+    pub fn key(&self) -> Option<&KeyId> {
+        self.key.as_ref().or_else(|| self.grant()?.key.as_ref())
     }
 
     /// What its token grants, where it showed one.
@@ -98,7 +100,7 @@ impl Caller {
         let grant = self.grant();
         Standing {
             client: self.client.name().clone(),
-            key: self.key.clone(),
+            key: self.key().cloned(),
             token: grant
                 .and_then(|grant| Some(TokenId { issuer: grant.issuer.clone(), id: grant.id.clone()? })),
             run: run.or_else(|| grant?.run),

@@ -204,6 +204,7 @@ impl Identities {
         let (run, ends) = self.run_for(client, user.clone(), request, now).await?;
         let new = NewToken {
             client: client.name(),
+            key: caller.key(),
             user: user.as_ref(),
             scopes: &scopes,
             tools: tools.map(Vec::as_slice),

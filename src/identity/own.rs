@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     call::User,
-    manifest::{ClientName, IdentitySpec, ResourceUrl, Scope, TokensSpec},
+    manifest::{ClientName, IdentitySpec, KeyId, ResourceUrl, Scope, TokensSpec},
     runs::{Run, Runs, RunsError, SigningKeyRow},
 };
 
@@ -28,6 +28,8 @@ use crate::{
 pub(super) const RUN: &str = "callgate_run";
 /// The claim that lists the tools that are left, as names and globs.
 pub(super) const TOOLS: &str = "callgate_tools";
+/// The claim that names the API key that it was asked for with: it falls with it.
+pub(super) const KEY: &str = "callgate_key";
 /// The claim that names the user.
 pub(super) const USER: &str = "callgate_user";
 
@@ -95,6 +97,7 @@ pub enum MintError {
 #[derive(Debug)]
 pub(super) struct NewToken<'a> {
     pub(super) client: &'a ClientName,
+    pub(super) key: Option<&'a KeyId>,
     pub(super) user: Option<&'a User>,
     pub(super) scopes: &'a BTreeSet<Scope>,
     pub(super) tools: Option<&'a [String]>,
@@ -195,6 +198,9 @@ impl OwnTokens {
         put("client_id", new.client.as_str().into());
         put("scope", scopes.join(" ").into());
         put(RUN, new.run.id().to_string().into());
+        if let Some(key) = new.key {
+            put(KEY, key.as_str().into());
+        }
         if let Some(tools) = new.tools {
             put(TOOLS, tools.into());
         }

@@ -274,11 +274,17 @@ async fn a_token_ends_by_time_by_revocation_with_its_run_and_with_its_client() {
     gate.identities.end(&by_run.run, EndReason::Asked).await.unwrap().unwrap();
     assert_eq!(code(gate.shown(&by_run, NOW).await), "run_ended");
 
+    let by_key = gate.mint(&request(&gate.key)).await.unwrap();
     let taken_back = gate.mint(&request(&gate.key)).await.unwrap();
     let proof = request(&gate.key).proof;
     let back = gate.identities.take_back(&gate.clients, &proof, &taken_back.token, None, None, at(NOW)).await;
     assert_eq!(back.unwrap().unwrap().1.id, taken_back.id);
     assert_eq!(code(gate.shown(&taken_back, NOW).await), "revoked");
+
+    // Whoever had the key may have asked for tokens with it.
+    assert_eq!(code(gate.shown(&by_key, NOW).await), "known");
+    gate.runs.revoke(&Revocation::Key("k1".parse().unwrap()), "test", "", None, at(NOW)).await.unwrap();
+    assert_eq!(code(gate.shown(&by_key, NOW).await), "revoked");
 }
 
 #[tokio::test]

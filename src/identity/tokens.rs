@@ -21,7 +21,7 @@ use super::{
 use crate::{
     call::{Certificate, User},
     egress::Egress,
-    manifest::{ClientName, IdentitySpec, IssuerName, RoleName, Scope},
+    manifest::{ClientName, IdentitySpec, IssuerName, KeyId, RoleName, Scope},
     runs::{RunId, Runs},
 };
 
@@ -155,6 +155,8 @@ fn own_token(own: &OwnTokens, claims: &Claims, kid: Option<String>) -> Result<Kn
     let run = claims.all().get(own::RUN).and_then(Value::as_str).and_then(RunId::parse).ok_or_else(misfit)?;
     let named = |user: &Value| Some(User { issuer: text(user, "issuer")?, subject: text(user, "subject")? });
     let user = claims.all().get(own::USER).map(|user| named(user).ok_or_else(misfit));
+    let named_key = |key: &Value| KeyId::parse(key.as_str()?).ok();
+    let key = claims.all().get(own::KEY).map(|key| named_key(key).ok_or_else(misfit));
     let tools = claims.all().get(own::TOOLS).map(|tools| {
         let tools = tools.as_array().ok_or_else(misfit)?;
         globs(tools.iter().map(|tool| tool.as_str().unwrap_or_default())).ok_or_else(misfit)
@@ -168,6 +170,7 @@ fn own_token(own: &OwnTokens, claims: &Claims, kid: Option<String>) -> Result<Kn
         roles: BTreeSet::new(),
         tools: tools.transpose()?,
         run: Some(run),
+        key: key.transpose()?,
     };
     let (holder, confirmation) = (Holder::Named(client), claims.confirmation());
     Ok(Known { by: By::Us, kid, holder, confirmation, grant: Arc::new(grant) })
@@ -197,6 +200,7 @@ fn foreign_token(issuer: &Arc<Issuer>, claims: &Claims, kid: Option<String>) -> 
         roles: roles.filter_map(|role| RoleName::parse(role).ok()).collect(),
         tools: None,
         run: None,
+        key: None,
     };
     Ok(Known {
         by: By::Issuer(Arc::clone(issuer)),
