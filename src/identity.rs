@@ -165,7 +165,11 @@ impl Identities {
         if !asserted && !caller.client.may_call_from(source) {
             return Err(IdentityError::WrongSource(caller.client.name().clone()));
         }
-        self.runs.check(&caller.standing(None), now)?;
+        let standing = caller.standing(None);
+        if let Some(run) = &standing.run {
+            self.runs.hear_of(run).await?;
+        }
+        self.runs.check(&standing, now)?;
         if let Some(key) = &caller.key {
             self.runs.key_used(key, now);
         }

@@ -287,3 +287,18 @@ async fn a_token_ends_with_its_run() {
     answers.push(gate.status(&token).await);
     assert_eq!(answers, [200, 401]);
 }
+
+#[tokio::test]
+async fn what_one_process_issues_another_takes_at_once_and_what_one_takes_back_is_gone_from_both() {
+    let one = gate().await;
+    let two = one.another().await;
+    for _ in 0..30 {
+        let made = text(&token(&one, "bot", "").await, "access_token");
+        assert_eq!(two.status(&made).await, 200);
+        let form = format!("token={made}");
+        let done = answer(one.form("/oauth/revoke", &form).basic_auth("bot", Some(key("bot")))).await;
+        assert_eq!(done.status, 200);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert_eq!((one.status(&made).await, two.status(&made).await), (401, 401));
+    }
+}

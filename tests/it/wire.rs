@@ -29,9 +29,9 @@ pub(crate) const RESOURCE: &str = "https://gate.example.com/mcp";
 /// A process that serves a project with an `identity:` section.
 pub(crate) struct Wire {
     spawned: Spawned,
-    pub(crate) backend: Backend,
+    pub(crate) backend: Arc<Backend>,
     pub(crate) http: reqwest::Client,
-    folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 impl Drop for Wire {
@@ -44,9 +44,18 @@ impl Drop for Wire {
 impl Wire {
     pub(crate) async fn serve(project: Project, identity: Value) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let (backend, folder) = (Backend::start().await, TempDir::new().unwrap());
+        let (backend, folder) = (Arc::new(Backend::start().await), Arc::new(TempDir::new().unwrap()));
         project.write(folder.path(), backend.address, SocketAddr::from(([127, 0, 0, 1], 1)));
         configure(folder.path(), "identity", identity);
+        Self::of(backend, folder).await
+    }
+
+    /// Another process that serves the same project, on the same state.
+    pub(crate) async fn another(&self) -> Self {
+        Self::of(Arc::clone(&self.backend), Arc::clone(&self.folder)).await
+    }
+
+    async fn of(backend: Arc<Backend>, folder: Arc<TempDir>) -> Self {
         let path = folder.path().to_owned();
         let spawned = tokio::task::spawn_blocking(move || serve(&path)).await.unwrap();
         Self { spawned, backend, http: reqwest::Client::new(), folder }
