@@ -162,7 +162,7 @@ async fn what_is_no_post_to_the_endpoint_is_refused_with_an_error() {
         ("OPTIONS /mcp HTTP/1.1", 405),
         ("PRI /mcp HTTP/1.1", 405),
     ] {
-        let answer = talk(gate.address, &request(line, &["Mcp-Session-Id: 1"], CALL.as_bytes())).await;
+        let answer = talk(gate.address, &request(line, &[], CALL.as_bytes())).await;
         assert_eq!((answer.status, &answer.json()["error"]["code"]), (status, &json!(-32600)), "{answer:?}");
         assert_eq!(answer.head.contains("\r\nallow: post"), status == 405, "{answer:?}");
         let stranger = talk(gate.address, &request(line, &["Authorization: -"], b"")).await;
@@ -388,7 +388,6 @@ async fn no_header_of_a_client_reaches_a_backend() {
         "X-Planted: planted",
         "Traceparent: 00-planted",
         "User-Agent: planted",
-        "Mcp-Session-Id: planted",
     ];
     let answer = talk(gate.address, &request(POST, &planted, CALL.as_bytes())).await;
     assert_eq!(answer.json()["result"]["isError"], false, "{answer:?}");

@@ -57,17 +57,22 @@ async fn a_stolen_session_is_unknown_to_the_thief_and_goes_on_for_its_owner() {
     let gate = Wire::serve(project(), json!({})).await;
     let own = session(&gate, "bot").await;
     assert!(own.bytes().all(|byte| byte.is_ascii_graphic()) && own.len() >= 32, "{own}");
-    let unknown = within(&gate, "thief", Some(&"0".repeat(own.len())), "get").await;
+    let nowhere = "0".repeat(own.len());
+    let unknown = within(&gate, "thief", Some(&nowhere), "get").await;
+    let not_ended = end(&gate, "thief", &nowhere).await;
+    assert_eq!(not_ended.status, 404);
     assert_eq!(unknown.status, 404, "{}", unknown.text());
     assert_eq!(visible(&within(&gate, "thief", Some(&own), "get").await), visible(&unknown));
-    assert_eq!(visible(&end(&gate, "thief", &own).await), visible(&unknown));
+    assert_eq!(visible(&end(&gate, "thief", &own).await), visible(&not_ended));
     assert_eq!(gate.backend.hits(), 0);
 
     assert_eq!(within(&gate, "bot", Some(&own), "get").await.status, 200);
+    let [seen] = <[_; 1]>::try_from(gate.backend.seen()).unwrap();
+    assert!(seen.get("mcp-session-id").is_none(), "it is the gate's own");
     let ended = end(&gate, "bot", &own).await;
     assert_eq!((ended.status, ended.body.len()), (204, 0));
     assert_eq!(visible(&within(&gate, "bot", Some(&own), "get").await), visible(&unknown));
-    assert_eq!(visible(&end(&gate, "bot", &own).await), visible(&unknown));
+    assert_eq!(visible(&end(&gate, "bot", &own).await), visible(&not_ended));
     // And two ids are none.
     let request = gate.request(Era::Legacy, "tools/list", json!({})).bearer_auth(key("bot"));
     let two = answer(request.header("Mcp-Session-Id", "a").header("Mcp-Session-Id", "b")).await;

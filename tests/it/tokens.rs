@@ -1,6 +1,10 @@
 //! Access tokens of an identity provider, over the wire.
 
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::{
     gate::{ERAS, Era},
@@ -225,4 +229,24 @@ async fn a_new_key_costs_one_fetch_and_a_hundred_made_up_ones_one_more() {
     // One that is not published any more is found out about when the keys are fetched, and not before.
     assert_eq!(gate.status(&token).await, 200);
     assert_eq!(provider.fetches(), 3);
+}
+
+#[tokio::test]
+async fn a_client_is_told_when_a_refusal_before_its_body_ends_the_connection() {
+    let provider = Provider::start().await;
+    let gate = Wire::serve(project(), identity(&provider)).await;
+    let address = gate.url("");
+    let address = address.trim_start_matches("http://");
+    for bearer in ["", "Authorization: Bearer a.b.c\r\n"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("POST /mcp HTTP/1.1\r\nHost: {address}\r\n{bearer}Content-Length: 2\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(stream.read_u8().await.unwrap());
+        }
+        let answer = String::from_utf8(answer).unwrap().to_lowercase();
+        assert!(answer.starts_with("http/1.1 401 "), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    }
 }
