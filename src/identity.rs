@@ -121,6 +121,8 @@ pub struct Identities {
     bounds: RunsSpec,
     used: Used,
     metadata: Metadata,
+    /// One session begins at a time, so that those before it are counted. The store writes one at a time anyway.
+    beginning: tokio::sync::Mutex<()>,
 }
 
 impl Identities {
@@ -129,7 +131,8 @@ impl Identities {
     pub fn new(runs: Arc<Runs>, spec: &IdentitySpec, egress: &Egress) -> Self {
         let tokens = Tokens::new(spec, egress, &runs);
         let metadata = Metadata::new(spec);
-        Self { runs, tokens, bounds: spec.runs, used: Used::default(), metadata }
+        let used = Used::default();
+        Self { runs, tokens, bounds: spec.runs, used, metadata, beginning: tokio::sync::Mutex::default() }
     }
 
     /// Identifies a call, and finds the run that it belongs to.
@@ -162,7 +165,11 @@ impl Identities {
         if !asserted && !caller.client.may_call_from(source) {
             return Err(IdentityError::WrongSource(caller.client.name().clone()));
         }
-        self.runs.check(&caller.standing(None), now)?;
+        let standing = caller.standing(None);
+        if let Some(run) = &standing.run {
+            self.runs.hear_of(run).await?;
+        }
+        self.runs.check(&standing, now)?;
         if let Some(key) = &caller.key {
             self.runs.key_used(key, now);
         }
@@ -248,6 +255,7 @@ impl Identities {
     /// # Errors
     /// When there are as many as there may be, or the store does not answer.
     pub async fn begin_session(&self, caller: &Caller, now: Timestamp) -> Result<String, SessionError> {
+        let _turn = self.beginning.lock().await;
         let max = |max: NonZeroU32| usize::try_from(max.get()).unwrap_or(usize::MAX);
         if self.runs.sessions_of(caller.client.name()) >= max(self.bounds.sessions) {
             return Err(SessionError::OfClient { max: self.bounds.sessions });

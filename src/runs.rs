@@ -249,6 +249,19 @@ impl Runs {
         self.resume(&id.ok_or(RunError::Unknown)?, principal, now).await
     }
 
+    /// Reads what other processes changed if a run is not known, not even as one that has ended: it may have
+    /// begun in one of them a moment ago.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn hear_of(&self, id: &RunId) -> Result<(), RunsError> {
+        let is_known = {
+            let table = self.shared.table();
+            table.live(id).is_some() || table.tombstone(id).is_some()
+        };
+        if is_known { Ok(()) } else { self.shared.catch_up(None).await }
+    }
+
     /// Puts labels on a run, durably. What was seen is remembered before it is answered.
     ///
     /// # Errors

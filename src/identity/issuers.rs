@@ -30,8 +30,10 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(10 * 60);
 /// How old it may be when the issuer cannot be reached.
 const STALE_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// The time between two fetches that tokens ask for.
+/// The time between a fetch that did not bring the key that a token names, and the next one.
 const FETCH_EVERY: Duration = Duration::from_secs(10);
+/// How many fetches there may be in that time that do bring it: keys may be followed by others soon.
+const FRUITFUL_MAX: u32 = 4;
 /// How long a fetch may take.
 const FETCH_MAX: Duration = Duration::from_secs(5);
 /// How large a set may be.
@@ -54,8 +56,7 @@ pub(super) struct Issuer {
     claims: ClaimsSpec,
     way: Way,
     keys: ArcSwap<Keys>,
-    /// When a fetch was begun last.
-    begun: Mutex<Option<Instant>>,
+    tries: Mutex<Tries>,
     /// One fetch at a time.
     fetching: tokio::sync::Mutex<()>,
 }
@@ -65,6 +66,17 @@ pub(super) struct Issuer {
 struct Keys {
     set: JwkSet,
     fetched: Option<Instant>,
+}
+
+/// The fetches of the last [`FETCH_EVERY`].
+#[derive(Debug, Default)]
+struct Tries {
+    /// When the first of them was begun.
+    begun: Option<Instant>,
+    /// How many brought what they were for.
+    fruitful: u32,
+    /// Whether one did not, or has not yet.
+    barred: bool,
 }
 
 impl fmt::Debug for Issuer {
@@ -110,7 +122,7 @@ impl Issuer {
             claims: spec.claims.clone(),
             way,
             keys: ArcSwap::default(),
-            begun: Mutex::default(),
+            tries: Mutex::default(),
             fetching: tokio::sync::Mutex::default(),
         }
     }
@@ -159,7 +171,7 @@ impl Issuer {
         if keys.is_usable() && knows {
             if !keys.is_fresh() && self.may_fetch() {
                 let issuer = Arc::clone(self);
-                tokio::spawn(async move { issuer.fetch().await });
+                tokio::spawn(async move { issuer.refresh().await });
             }
             return Ok(keys);
         }
@@ -169,28 +181,41 @@ impl Issuer {
     }
 
     /// Fetches, unless somebody else just did, or does: then waits for them.
-    async fn fetch_for(&self, kid: Option<&str>) {
-        let _turn = self.fetching.lock().await;
-        let keys = self.keys.load();
-        let knows = keys.is_usable() && kid.is_none_or(|kid| keys.set.contains(kid));
-        if !knows && self.may_fetch() {
-            self.fetch_now().await;
-        }
+    async fn fetch_for(self: &Arc<Self>, kid: Option<&str>) {
+        let (issuer, kid) = (Arc::clone(self), kid.map(str::to_owned));
+        let fetch = async move {
+            let _turn = issuer.fetching.lock().await;
+            if !issuer.has(kid.as_deref()) && issuer.may_fetch() {
+                issuer.fetch(kid.as_deref()).await;
+            }
+        };
+        // A task of its own: a client that hangs up does not spoil it for the others.
+        let _ = tokio::spawn(fetch).await;
     }
 
-    async fn fetch(&self) {
+    async fn refresh(&self) {
         let _turn = self.fetching.lock().await;
-        self.fetch_now().await;
+        self.fetch(None).await;
     }
 
-    /// Whether enough time has passed since a fetch was begun; if so, one is.
+    /// Whether a fetch may be begun; if so, one is.
     fn may_fetch(&self) -> bool {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = begun.is_none_or(|begun| begun.elapsed() >= FETCH_EVERY);
-        if may {
-            *begun = Some(Instant::now());
+        let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+        if tries.begun.is_none_or(|begun| begun.elapsed() >= FETCH_EVERY) {
+            *tries = Tries { begun: Some(Instant::now()), ..Tries::default() };
         }
-        may
+        !std::mem::replace(&mut tries.barred, true)
+    }
+
+    /// Fetches. Anybody can make up the name of a key, so one that brings nothing bars the next one.
+    async fn fetch(&self, kid: Option<&str>) {
+        self.fetch_now().await;
+        let keys = self.keys.load();
+        if keys.is_fresh() && kid.is_none_or(|kid| keys.set.contains(kid)) {
+            let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+            tries.fruitful += 1;
+            tries.barred = tries.fruitful > FRUITFUL_MAX;
+        }
     }
 
     async fn fetch_now(&self) {

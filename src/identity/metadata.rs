@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::own::{JWKS_PATH, REVOKE_PATH, TOKEN_PATH, beside};
+use super::own::{AUTHORIZATION_PATH, JWKS_PATH, REVOKE_PATH, TOKEN_PATH, beside};
 use crate::manifest::{IdentitySpec, ResourceUrl, Scope};
 
 /// Where a protected resource is described (RFC 9728 §3).
@@ -90,6 +90,7 @@ fn server(issuer: &str, resource: &ResourceUrl, scopes: &[&str]) -> Value {
     let algorithms = ["RS256", "ES256", "ES384", "EdDSA"];
     let mut described = json!({
         "issuer": issuer,
+        "authorization_endpoint": beside(resource, AUTHORIZATION_PATH),
         "token_endpoint": beside(resource, TOKEN_PATH),
         "revocation_endpoint": beside(resource, REVOKE_PATH),
         "jwks_uri": beside(resource, JWKS_PATH),

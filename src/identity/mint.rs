@@ -24,7 +24,7 @@ use crate::{
     manifest::{ClientName, Scope},
     runs::{
         DESTINATION_BYTES_MAX, DESTINATIONS_MAX, NewRun, Revocation, Run, RunError, RunId, RunKind,
-        RunsError, Standing, TokenId,
+        RunsError, TokenId,
     },
 };
 
@@ -324,15 +324,9 @@ impl Identities {
         }
         // And not in another process, nor before this one began.
         let token = TokenId { issuer: format!("assertion:{}", client.name()), id: id.to_owned() };
-        let standing = Standing {
-            client: client.name().clone(),
-            key: None,
-            token: Some(token.clone()),
-            run: None,
-            expires: None,
-        };
-        self.runs.check(&standing, now).map_err(|_| IdentityError::Replayed)?;
-        self.runs.revoke(&Revocation::Token(token), "callgate", "used", Some(expires), now).await?;
+        if !self.runs.use_up(&token, "callgate", expires, now).await? {
+            return Err(IdentityError::Replayed);
+        }
         Ok(client)
     }
 

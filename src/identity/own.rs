@@ -35,6 +35,9 @@ pub(super) const USER: &str = "callgate_user";
 
 /// Where tokens are asked for.
 pub(super) const TOKEN_PATH: &str = "/oauth/token";
+/// Where nobody is asked for anything. Clients take no metadata without such an endpoint, though RFC 8414 §2
+/// wants it only of servers with a grant that needs it.
+pub(super) const AUTHORIZATION_PATH: &str = "/oauth/authorize";
 /// Where tokens are taken back (RFC 7009).
 pub(super) const REVOKE_PATH: &str = "/oauth/revoke";
 /// Where the public keys are.

@@ -183,8 +183,9 @@ fn foreign_token(issuer: &Arc<Issuer>, claims: &Claims, kid: Option<String>) -> 
         name => claim(claims, name).and_then(Value::as_str),
     };
     let client = client.filter(|client| !client.is_empty()).ok_or(IdentityError::Claims)?;
-    // RFC 9068 §2.2: without an end user, the subject is the client.
-    let user = (claims.subject() != client)
+    // RFC 9068 §2.2: without an end user, the subject is the client, by either of its names.
+    let of_client = claims.subject() == client || claims.client() == Some(claims.subject());
+    let user = (!of_client)
         .then(|| User { issuer: claims.issuer().to_owned(), subject: claims.subject().to_owned() });
     let scopes = match spec.scopes.as_str() {
         "scope" => scopes(claims.scopes()),

@@ -257,6 +257,49 @@ impl Runs {
         self.shared.catch_up(Some(generation)).await
     }
 
+    /// Revokes a token that is good once, and says whether it was good until now: of all that try, in all
+    /// processes, one is told so.
+    ///
+    /// # Errors
+    /// As [`Self::revoke`].
+    pub async fn use_up(
+        &self,
+        token: &TokenId,
+        actor: &str,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, RunsError> {
+        super::bounded(actor, "")?;
+        if token.issuer.len().max(token.id.len()) > TOKEN_BYTES_MAX {
+            return Err(RunsError::TooLong { what: "the token's name", bytes_max: TOKEN_BYTES_MAX });
+        }
+        if self.shared.table().revocations.len() >= REVOCATIONS_MAX {
+            return Err(RunsError::TooManyRevocations { max: REVOCATIONS_MAX });
+        }
+        let what = Revocation::Token(token.clone());
+        let mut change = self.shared.store.change().await?;
+        let generation = change.generation();
+        let written = sqlx::query(
+            "INSERT INTO revocations (kind, name, actor, reason, made_ms, until_ms, generation)
+             VALUES ($1, $2, $3, 'used', $4, $5, $6) ON CONFLICT (kind, name) DO NOTHING",
+        )
+        .bind(what.word())
+        .bind(what.name())
+        .bind(actor)
+        .bind(now.as_millisecond())
+        .bind(until.as_millisecond())
+        .bind(generation)
+        .execute(&mut *change)
+        .await?;
+        if written.rows_affected() == 0 {
+            change.cancel().await?;
+            return Ok(false);
+        }
+        change.commit().await?;
+        self.shared.catch_up(Some(generation)).await?;
+        Ok(true)
+    }
+
     /// Does a caller still stand? Asks memory only, and never waits.
     ///
     /// # Errors

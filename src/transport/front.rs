@@ -154,10 +154,14 @@ impl Front {
             Err(refusal) => return refusal.answer(&Value::Null),
         };
         if let Some(session) = session {
-            let Ok(run) = self.gateway.session(&caller, &session).await else {
-                // The same for one that never was as for somebody else's.
-                self.count(source, "unknown_session");
-                return unknown_session().answer(&Value::Null);
+            let run = match self.gateway.session(&caller, &session).await {
+                Ok(run) => run,
+                Err(error) if error.is_ours() => return unavailable().answer(&Value::Null),
+                Err(_) => {
+                    // The same for one that never was as for somebody else's.
+                    self.count(source, "unknown_session");
+                    return unknown_session().answer(&Value::Null);
+                }
             };
             if parts.method == Method::DELETE && parts.uri.path() == ENDPOINT {
                 self.gateway.end_run(&run).await;

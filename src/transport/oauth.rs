@@ -30,6 +30,8 @@ pub(super) enum Wish {
     Document,
     /// The public keys.
     Keys,
+    /// A user's consent, which is not asked for here.
+    Consent,
     /// A token.
     Token,
     /// A token's end.
@@ -43,6 +45,7 @@ impl Wish {
         match parts.uri.path() {
             path if metadata.document(path).is_some() => Some(Self::Document),
             _ if !metadata.issues_tokens() => None,
+            "/oauth/authorize" => Some(Self::Consent),
             "/oauth/token" => Some(Self::Token),
             "/oauth/revoke" => Some(Self::Revocation),
             "/oauth/jwks" => Some(Self::Keys),
@@ -71,6 +74,11 @@ pub(super) fn misfit(wish: Wish, parts: &Parts) -> Option<Answer> {
 
 /// Answers with a document.
 pub(super) async fn document(wish: Wish, parts: &Parts, gateway: &Gateway) -> Answer {
+    if wish == Wish::Consent {
+        let description = "tokens are had at the token endpoint, without a user";
+        let refused = json!({ "error": "unsupported_response_type", "error_description": description });
+        return plain(StatusCode::BAD_REQUEST, &refused);
+    }
     if wish == Wish::Keys {
         return match gateway.published_keys().await {
             Ok(keys) => shown(&keys.unwrap_or_default()),

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, combinators::BoxBody};
 use hyper::{
     body::{Body, Bytes, Frame, Incoming, SizeHint},
@@ -421,7 +421,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
 }
 
 /// An answer whose client has a while to read it.
-fn paced(answer: Answer, pace: Arc<Pace>) -> Answer {
+fn paced(mut answer: Answer, pace: Arc<Pace>) -> Answer {
+    if pace.now().unread {
+        // The connection ends if the body is not there yet: a client that is not told sends its next request
+        // into the void.
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     pace.enter(Phase::Writing);
     answer.map(|body| PacedBody { body, pace }.boxed())
 }

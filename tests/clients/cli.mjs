@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 export const TIMEOUT_MS = 30_000;
 
-const USAGE = `usage: drive --transport http --url URL [--token TOKEN] [--era modern|legacy] STEP...
+const USAGE = `usage: drive --transport http --url URL [--token TOKEN | --oauth JSON] [--era modern|legacy] STEP...
        drive --transport stdio [--era modern|legacy] STEP... -- COMMAND [ARG...]
 a STEP is list or call:TOOL:JSON_ARGUMENTS`;
 
@@ -15,19 +15,20 @@ function usageError(message) {
   process.exit(2);
 }
 
+function parseObject(json) {
+  try {
+    const value = JSON.parse(json);
+    return value !== null && typeof value === 'object' && !Array.isArray(value) ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Each step is { line, args }: `line` is how its output line begins. */
 function parseStep(text) {
   if (text === 'list') return { line: { step: 'list' } };
   const [, tool, json] = /^call:([^:]+):(.*)$/s.exec(text) ?? usageError(`not a step: ${text}`);
-  let args;
-  try {
-    args = JSON.parse(json);
-  } catch (error) {
-    usageError(`not JSON in ${text}: ${error.message}`);
-  }
-  if (args === null || typeof args !== 'object' || Array.isArray(args)) {
-    usageError(`the arguments are not a JSON object in ${text}`);
-  }
+  const args = parseObject(json) ?? usageError(`the arguments are not a JSON object in ${text}`);
   return { line: { step: 'call', tool }, args };
 }
 
@@ -36,7 +37,7 @@ export function parseCommandLine(argv) {
   const own = dashes < 0 ? argv : argv.slice(0, dashes);
   const options = { command: dashes < 0 ? [] : argv.slice(dashes + 1), steps: [] };
   for (let i = 0; i < own.length; i++) {
-    if (['--transport', '--url', '--token', '--era'].includes(own[i])) {
+    if (['--transport', '--url', '--token', '--oauth', '--era'].includes(own[i])) {
       options[own[i].slice(2)] = own[i + 1] ?? usageError(`${own[i]} needs a value`);
       i++;
     } else if (own[i].startsWith('-')) {
@@ -45,15 +46,16 @@ export function parseCommandLine(argv) {
       options.steps.push(parseStep(own[i]));
     }
   }
-  const { transport, url, token, era, command, steps } = options;
+  if (options.oauth) options.oauth = parseObject(options.oauth) ?? usageError('--oauth is not a JSON object');
+  const { transport, url, token, oauth, era, command, steps } = options;
   if (!['http', 'stdio'].includes(transport)) usageError('--transport is http or stdio');
   if (![undefined, 'modern', 'legacy'].includes(era)) usageError('--era is modern or legacy');
   if (steps.length === 0) usageError('no STEP given');
   if (transport === 'http' && (!url || command.length > 0)) {
     usageError('--transport http needs --url, and no COMMAND');
   }
-  if (transport === 'stdio' && (command.length === 0 || url || token)) {
-    usageError('--transport stdio needs -- COMMAND, and neither --url nor --token');
+  if (transport === 'stdio' && (command.length === 0 || url || token || oauth)) {
+    usageError('--transport stdio needs -- COMMAND, and none of --url, --token and --oauth');
   }
   return options;
 }

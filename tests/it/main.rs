@@ -17,6 +17,7 @@ mod raw;
 mod bare;
 mod process;
 mod served;
+mod wire;
 
 mod admin;
 mod costly;
@@ -38,6 +39,9 @@ mod replay;
 mod poison;
 mod release;
 mod identity;
+mod tokens;
+mod own_tokens;
+mod sessions;
 mod names;
 mod logs;
 mod visibility;

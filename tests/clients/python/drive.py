@@ -15,6 +15,8 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
+import oauth
+
 TIMEOUT_SECONDS = 30.0
 MODERN = "2026-07-28"
 
@@ -33,14 +35,15 @@ def parse_command_line(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--transport", choices=["http", "stdio"], required=True)
     parser.add_argument("--url")
     parser.add_argument("--token")
+    parser.add_argument("--oauth", type=json.loads)
     parser.add_argument("--era", choices=["modern", "legacy"])
     parser.add_argument("steps", metavar="STEP", nargs="+", help="list or call:TOOL:JSON_ARGUMENTS")
     options = parser.parse_args(own)
     options.command = command
     if options.transport == "http" and (not options.url or command):
         parser.error("--transport http needs --url, and no COMMAND")
-    if options.transport == "stdio" and (not command or options.url or options.token):
-        parser.error("--transport stdio needs -- COMMAND, and neither --url nor --token")
+    if options.transport == "stdio" and (not command or options.url or options.token or options.oauth):
+        parser.error("--transport stdio needs -- COMMAND, and none of --url, --token and --oauth")
     try:
         options.steps = [parse_step(step) for step in options.steps]
     except ValueError as error:
@@ -72,8 +75,9 @@ class Refusals:
 
     async def watch(self, response: httpx2.Response) -> None:
         # A refused GET or DELETE is no answer to a step: a server may do without them.
-        if response.request.method == "POST" and response.status_code >= 400:
-            self.status = response.status_code
+        # One that was refused for want of a token may be asked again with one.
+        if response.request.method == "POST":
+            self.status = response.status_code if response.status_code >= 400 else None
 
     def code_of(self, error: BaseException) -> int | None:
         """The HTTP status (positive) or the server's JSON-RPC code (negative); None if there was neither."""
@@ -93,6 +97,7 @@ async def connect(options: argparse.Namespace, refusals: Refusals) -> AsyncItera
         if options.transport == "http":
             http = httpx2.AsyncClient(
                 headers={"Authorization": f"Bearer {options.token}"} if options.token else {},
+                auth=oauth.provider(options.url, options.oauth, emit) if options.oauth else None,
                 timeout=TIMEOUT_SECONDS,
                 event_hooks={"response": [refusals.watch]},
                 trust_env=False,  # no proxy between the test and its server

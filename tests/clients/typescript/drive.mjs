@@ -1,6 +1,7 @@
 // Drives an MCP server with the official TypeScript SDK; see ../README.md for the command line and output.
 
 import { emit, installedRequire, parseCommandLine, textOf, TIMEOUT_MS } from '../cli.mjs';
+import { providerFor, withUser } from './oauth.mjs';
 
 // The SDK says some things with console.debug, which Node writes to stdout.
 console.debug = console.info = console.log = console.error;
@@ -17,7 +18,8 @@ const wait = { timeout: TIMEOUT_MS };
 let refusal;
 async function watchedFetch(url, init) {
   const response = await fetch(url, init);
-  if (init?.method === 'POST' && response.status >= 400) refusal = response.status;
+  // One that was refused for want of a token may be asked again with one.
+  if (init?.method === 'POST') refusal = response.status >= 400 ? response.status : undefined;
   return response;
 }
 
@@ -48,13 +50,19 @@ function emitError(line, error) {
   return code !== null;
 }
 
+const authProvider = options.oauth && providerFor(options.oauth);
+
 function openTransport() {
   if (options.transport === 'stdio') {
     const [command, ...args] = options.command;
     return new StdioClientTransport({ command, args });
   }
   const headers = options.token ? { Authorization: `Bearer ${options.token}` } : {};
-  return new StreamableHTTPClientTransport(new URL(options.url), { requestInit: { headers }, fetch: watchedFetch });
+  return new StreamableHTTPClientTransport(new URL(options.url), {
+    requestInit: { headers },
+    fetch: watchedFetch,
+    authProvider,
+  });
 }
 
 async function runStep(client, { line, args }) {
@@ -75,15 +83,19 @@ async function runStep(client, { line, args }) {
 async function drive() {
   // The SDK's own default is 'legacy'. A pinned version is asked for with server/discover, without fallback.
   const mode = { legacy: 'legacy', modern: { pin: '2026-07-28' } }[options.era] ?? 'auto';
-  const client = new Client(
-    { name: 'callgate-test-typescript', version: '1.0.0' },
-    { versionNegotiation: { mode } },
-  );
-  const connectLine = { step: 'connect' };
-  let transport;
-  try {
+  let client, transport;
+  const connect = async () => {
+    client = new Client(
+      { name: 'callgate-test-typescript', version: '1.0.0' },
+      { versionNegotiation: { mode } },
+    );
     transport = openTransport();
     await client.connect(transport, wait);
+  };
+  const finish = (answer) => transport.finishAuth(answer);
+  const connectLine = { step: 'connect' };
+  try {
+    await withUser(authProvider, finish, connect);
   } catch (error) {
     emitError(connectLine, error);
     return 3;
@@ -99,7 +111,7 @@ async function drive() {
   for (const step of options.steps) {
     refusal = undefined;
     try {
-      emit({ ...step.line, ...(await runStep(client, step)) });
+      emit({ ...step.line, ...(await withUser(authProvider, finish, () => runStep(client, step))) });
     } catch (error) {
       if (!emitError(step.line, error)) exitCode = 1;
     }
