@@ -184,8 +184,8 @@ impl Provider {
             return Err(Refusal::new("invalid_client", "unknown client, or a wrong secret"));
         }
         match form.need("grant_type")? {
-            "authorization_code" => self.from_code(form, shown, &client),
-            "refresh_token" => self.from_refresh(form, shown, &client),
+            "authorization_code" => self.redeem_code(form, shown, &client),
+            "refresh_token" => self.redeem_refresh(form, shown, &client),
             "client_credentials" if shown.secret.is_some() => {
                 let grant = Grant {
                     client: shown.id.clone(),
@@ -200,7 +200,7 @@ impl Provider {
         }
     }
 
-    fn from_code(&self, form: &Form, shown: &ShownClient, client: &Client) -> Result<Value, Refusal> {
+    fn redeem_code(&self, form: &Form, shown: &ShownClient, client: &Client) -> Result<Value, Refusal> {
         let wrong = || Refusal::new("invalid_grant", "the code is not good, or not for this");
         let code = self.store().take_code(form.need("code")?).ok_or_else(wrong)?;
         let verifier = Sha256::digest(form.need("code_verifier")?);
@@ -214,7 +214,7 @@ impl Provider {
         self.answer(&code.grant, client, true)
     }
 
-    fn from_refresh(&self, form: &Form, shown: &ShownClient, client: &Client) -> Result<Value, Refusal> {
+    fn redeem_refresh(&self, form: &Form, shown: &ShownClient, client: &Client) -> Result<Value, Refusal> {
         let wrong = || Refusal::new("invalid_grant", "the refresh token is not good, or not this client's");
         let mut grant = self.store().take_refresh(form.need("refresh_token")?).ok_or_else(wrong)?;
         if grant.client != shown.id {
