@@ -193,7 +193,7 @@ impl<'a> Checkpoint<'a> {
     /// By whom it says it is signed; `None` where that is one of the keys, under whatever name.
     pub fn other_key(&self, keys: &[Key]) -> Option<OtherKey> {
         let own = self.signatures.iter().find(|(name, _)| *name == self.origin);
-        let (name, bytes) = own.or(self.signatures.first())?;
+        let (name, bytes) = own.or_else(|| self.signatures.first())?;
         let id = *bytes.first_chunk()?;
         if keys.iter().any(|key| Key::named(name, key.public).id == id) {
             return None;
