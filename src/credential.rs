@@ -13,6 +13,7 @@ mod fixture;
 mod lease;
 mod live;
 mod local;
+mod scan;
 mod secret;
 mod signer;
 mod slot;
@@ -51,6 +52,7 @@ use crate::{
 pub use error::{CredentialError, EndpointError};
 pub use lease::Lease;
 pub use live::{LiveSecret, LiveSecrets};
+pub use scan::FoundSecret;
 
 /// How long giving everything back may take when the process ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
