@@ -77,15 +77,16 @@ pub(super) fn write(template: &Dir<'_>, folder: &Path, fill: &dyn Fn(&str) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{release::Project, rules::Secrets};
+    use crate::{credential::LiveSecrets, release::Project, rules::Secrets};
 
     #[test]
     fn a_new_project_loads_without_an_error_or_a_warning() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("gate");
         let arguments = Arguments { folder: folder.clone() };
-        run(&Printer::new(true), &arguments);
-        let (rules, problems) = Project::read(&folder.join("callgate.yaml")).build(Secrets::Required);
+        run(&Printer::alone(true), &arguments);
+        let (rules, problems) =
+            Project::read(&folder.join("callgate.yaml")).build(Secrets::Required, &LiveSecrets::default());
         assert_eq!(problems, []);
         assert!(rules.is_some());
         assert!(folder.join(".gitignore").exists());

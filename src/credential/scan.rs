@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 use escape::Escape;
 use form::Form;
 
-pub(super) use form::SECRET_BYTES_MIN;
-pub(super) use windows::Windows;
+pub use form::SECRET_BYTES_MIN;
+use windows::Windows;
 
 /// How many escapings may be nested in each other: a JSON text in a string of JSON has two.
 const ESCAPES_MAX: u32 = 3;

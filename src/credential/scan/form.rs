@@ -7,7 +7,7 @@ use base64::{
 use zeroize::Zeroizing;
 
 /// Shorter secrets cannot be told from ordinary text.
-pub(crate) const SECRET_BYTES_MIN: usize = 8;
+pub const SECRET_BYTES_MIN: usize = 8;
 
 /// How many bytes of a form are looked for. No form is shorter.
 pub(super) const WINDOW_BYTES: usize = 8;

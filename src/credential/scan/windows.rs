@@ -10,7 +10,7 @@ const BITS_PER_WINDOW: usize = 64;
 const FILTER_BITS_MIN: usize = 1 << 12;
 
 /// The windows, and a filter before them that most of a text does not pass.
-pub(crate) struct Windows {
+pub(super) struct Windows {
     filter: Vec<u64>,
     /// How far a hash is shifted to give its bit of the filter.
     shift: u32,
@@ -87,7 +87,10 @@ impl Windows {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the filter is in memory, so its places are a `usize`")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the filter is in memory, so its places are a `usize`"
+    )]
     const fn bit(&self, window: u64) -> (usize, u64) {
         // Fibonacci hashing: the high bits depend on all.
         let hash = window.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift;
