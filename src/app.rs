@@ -80,7 +80,7 @@ impl App {
     /// When its files are wrong, or its state cannot be used.
     pub async fn open_with(config: &Path, kind: &'static str, live: &LiveSecrets) -> Result<Self, OpenError> {
         let project = Project::read(config);
-        let (rules, problems) = project.build(Secrets::Required, live);
+        let (rules, problems) = project.build_with(Secrets::Required, live);
         let (Some(rules), Some(state)) = (rules, project.state()) else {
             return Err(OpenError::Problems(problems));
         };

@@ -34,7 +34,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(printer: &Printer, config: &Path, arguments: Arguments) -> ExitCode {
-    let (rules, problems) = Project::read(config).build(Secrets::Unread, printer.secrets());
+    let (rules, problems) = Project::read(config).build(Secrets::Unread);
     let Some(rules) = rules else {
         return printer.fail_load(&problems);
     };

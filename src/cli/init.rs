@@ -77,7 +77,7 @@ pub(super) fn write(template: &Dir<'_>, folder: &Path, fill: &dyn Fn(&str) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{credential::LiveSecrets, release::Project, rules::Secrets};
+    use crate::{release::Project, rules::Secrets};
 
     #[test]
     fn a_new_project_loads_without_an_error_or_a_warning() {
@@ -85,8 +85,7 @@ mod tests {
         let folder = parent.path().join("gate");
         let arguments = Arguments { folder: folder.clone() };
         run(&Printer::alone(true), &arguments);
-        let (rules, problems) =
-            Project::read(&folder.join("callgate.yaml")).build(Secrets::Required, &LiveSecrets::default());
+        let (rules, problems) = Project::read(&folder.join("callgate.yaml")).build(Secrets::Required);
         assert_eq!(problems, []);
         assert!(rules.is_some());
         assert!(folder.join(".gitignore").exists());

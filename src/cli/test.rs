@@ -38,7 +38,7 @@ struct Report {
 
 pub(super) fn run(printer: &Printer, config: &Path, arguments: &Arguments) -> ExitCode {
     let project = Project::read(config);
-    let (rules, problems) = project.build(Secrets::Unread, printer.secrets());
+    let (rules, problems) = project.build(Secrets::Unread);
     let (Some(rules), Some(files)) = (rules, &project.files) else {
         return printer.fail_load(&problems);
     };

@@ -8,7 +8,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use axum::{Json, Router, body::Bytes, extract::Request, response::IntoResponse};
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::Request,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -42,7 +48,7 @@ impl Echo {
         echo
     }
 
-    async fn answer(self, request: Request) -> axum::response::Response {
+    async fn answer(self, request: Request) -> Response {
         let path = request.uri().path().to_owned();
         if path == "/token" {
             let token = json!({ "access_token": SECRET.replace("canary", "canary-token"), "token_type": "Bearer", "expires_in": 600 });
@@ -56,7 +62,7 @@ impl Echo {
             self.answer.acquire().await.unwrap().forget();
         }
         if wanted == "error" {
-            return (axum::http::StatusCode::BAD_REQUEST, format!("refused: {shown}")).into_response();
+            return (StatusCode::BAD_REQUEST, format!("refused: {shown}")).into_response();
         }
         if wanted == "broken" {
             return Bytes::from(format!("{{\"id\": {shown}")).into_response();
