@@ -62,7 +62,8 @@ impl Printer {
     /// Prints a line to standard error.
     pub(super) fn note(self, text: &str) {
         let scrubbed = self.secrets.scrub(text.as_bytes());
-        let text = scrubbed.map_or(text.into(), |scrubbed| String::from_utf8_lossy(&scrubbed).into_owned());
+        let text =
+            scrubbed.map_or_else(|| text.into(), |scrubbed| String::from_utf8_lossy(&scrubbed).into_owned());
         let _ = writeln!(anstream::stderr(), "{text}");
     }
 

@@ -87,10 +87,6 @@ impl Windows {
         }
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the filter is in memory, so its places are a `usize`"
-    )]
     const fn bit(&self, window: u64) -> (usize, u64) {
         // Fibonacci hashing: the high bits depend on all.
         let hash = window.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift;
