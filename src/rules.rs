@@ -11,7 +11,7 @@ mod lint;
 mod shown;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::Path,
     sync::Arc,
 };
@@ -86,13 +86,15 @@ pub enum Secrets {
 impl Rules {
     /// Builds a release, or says everything that is wrong with its files.
     ///
-    /// `base` is the folder of `callgate.yaml`, which secret files are relative to.
+    /// `base` is the folder of `callgate.yaml`, which secret files are relative to. Secrets are in `live` for as long as
+    /// they are held.
     #[must_use]
     pub fn build(
         files: &Files,
         digest: String,
         base: &Path,
         secrets: Secrets,
+        live: &LiveSecrets,
     ) -> (Option<Self>, Vec<Problem>) {
         let mut problems = Vec::new();
         let (clients, found) = Clients::build(&files.clients.1, &files.clients.0);
@@ -104,10 +106,10 @@ impl Rules {
         credentials::check(files, &mut problems);
         shown::check(files, &mut problems);
         let policies = build_policies(files, &mut problems);
-        let (credentials, found) = read_credentials(files, base, secrets);
+        let (credentials, found) = read_credentials(files, base, secrets, live);
         problems.extend(found);
 
-        let (mut schemas, mut output) = (Schemas::default(), OutputRules::default());
+        let (mut schemas, mut output) = (Schemas::default(), OutputRules::new(live.clone()));
         let (mut plans, mut routes) = (Plans::default(), HashMap::new());
         let mut tools = Vec::new();
         for Compiled { tool, input, rule, plan, route } in compiled {
@@ -338,13 +340,17 @@ fn build_policies(files: &Files, problems: &mut Vec<Problem>) -> Option<Policies
     policies
 }
 
-fn read_credentials(files: &Files, base: &Path, secrets: Secrets) -> (Credentials, Vec<Problem>) {
+fn read_credentials(
+    files: &Files,
+    base: &Path,
+    secrets: Secrets,
+    live: &LiveSecrets,
+) -> (Credentials, Vec<Problem>) {
     let (source, server) = &files.server;
-    let live = LiveSecrets::default();
     if secrets == Secrets::Unread {
-        return (Credentials::resolve(&BTreeMap::new(), &BTreeMap::new(), base, &live).0, Vec::new());
+        return (Credentials::resolve(&BTreeMap::new(), &BTreeMap::new(), base, live).0, Vec::new());
     }
-    let (credentials, errors) = Credentials::resolve(&server.credentials, &server.vaults, base, &live);
+    let (credentials, errors) = Credentials::resolve(&server.credentials, &server.vaults, base, live);
     let problem = |(holder, error): (Holder, CredentialError)| {
         let pointer = match holder {
             Holder::Credential(name) => format!("{}/as", join_pointer("/credentials", name.as_str())),
@@ -352,7 +358,11 @@ fn read_credentials(files: &Files, base: &Path, secrets: Secrets) -> (Credential
         };
         Problem::error(source, Place::Pointer(pointer), error.to_string())
     };
-    (credentials, errors.into_iter().map(problem).collect())
+    let mut problems: Vec<_> = errors.into_iter().map(problem).collect();
+    for name in live.too_short().into_iter().collect::<BTreeSet<_>>() {
+        problems.extend(credentials::too_short(files, &name));
+    }
+    (credentials, problems)
 }
 
 #[cfg(test)]
@@ -386,7 +396,8 @@ mod tests {
             }],
             cases: vec![],
         };
-        let (rules, problems) = Rules::build(&files, String::new(), Path::new(""), Secrets::Unread);
+        let (rules, problems) =
+            Rules::build(&files, String::new(), Path::new(""), Secrets::Unread, &LiveSecrets::default());
         assert!(rules.is_none());
         let said = problems.iter().map(|it| format!("{} {}", it.source.path.display(), it.message));
         insta::assert_snapshot!(said.collect::<Vec<_>>().join("\n"), @"

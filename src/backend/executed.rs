@@ -22,6 +22,8 @@ pub struct Executed {
     credential: Option<CredentialName>,
     /// Whether the service refused the credential first, and took it once it was got anew.
     is_refreshed: bool,
+    /// What went along stays registered until the answer was searched for it, also if it is replaced meanwhile.
+    _leases: Vec<Lease>,
 }
 
 impl Executed {
@@ -202,7 +204,7 @@ impl Backends {
             Some(request) => Some(self.lease(&routes.credentials, request, &committed).await?),
             None => None,
         };
-        let mut is_refreshed = false;
+        let (mut is_refreshed, mut leases) = (false, Vec::new());
         let mut outcome = self.attempt(&committed, route, lease.as_ref(), deadline).await?;
         if let (Err(BackendError::Status { code: 401 }), Some(lease), Some(request)) =
             (&outcome, &lease, request)
@@ -213,10 +215,14 @@ impl Backends {
             } else if let Some(renewed) = routes.credentials.renew(&self.egress, request, lease).await {
                 is_refreshed = true;
                 outcome = self.attempt(&committed, route, Some(&renewed), deadline).await?;
+                leases.push(renewed);
             }
         }
         match outcome {
-            Ok(answer) => Ok(Executed { committed, answer, credential, is_refreshed }),
+            Ok(answer) => {
+                leases.extend(lease);
+                Ok(Executed { committed, answer, credential, is_refreshed, _leases: leases })
+            }
             Err(source) => Err(ExecuteError::Backend {
                 service: service.clone(),
                 effects: manifest.effects,

@@ -49,7 +49,7 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
         },
         (None, None) => Proof::default(),
     };
-    let app = match App::open(config, "call").await {
+    let app = match App::open_with(config, "call", printer.secrets()).await {
         Ok(app) => app,
         Err(error) => return printer.fail_open(&error),
     };

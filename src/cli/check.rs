@@ -40,7 +40,7 @@ fn views(rules: &Rules) -> Vec<Vec<String>> {
 pub(super) fn run(printer: &Printer, config: &Path, arguments: &Arguments) -> ExitCode {
     let secrets = if arguments.secrets { Secrets::Required } else { Secrets::Unread };
     let project = Project::read(config);
-    let (rules, mut problems) = project.build(secrets);
+    let (rules, mut problems) = project.build_with(secrets, printer.secrets());
     if let Some((source, server)) = project.files.as_ref().map(|files| &files.server) {
         problems.extend(listener_problems(&server.listen.http, source, project.base(), secrets));
     }

@@ -84,7 +84,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("gate");
         let arguments = Arguments { folder: folder.clone() };
-        run(&Printer::new(true), &arguments);
+        run(&Printer::alone(true), &arguments);
         let (rules, problems) = Project::read(&folder.join("callgate.yaml")).build(Secrets::Required);
         assert_eq!(problems, []);
         assert!(rules.is_some());

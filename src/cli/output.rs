@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{render, visible::escaped_json};
 use crate::{
     app::OpenError,
+    credential::LiveSecrets,
     manifest::{Positions, Problem, Severity},
 };
 
@@ -19,6 +20,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Printer {
     json: bool,
+    secrets: &'static LiveSecrets,
 }
 
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
@@ -27,8 +29,24 @@ pub(super) const DOUBT: Style = AnsiColor::Yellow.on_default();
 pub(super) const DIM: Style = Style::new().dimmed();
 
 impl Printer {
-    pub(super) const fn new(json: bool) -> Self {
-        Self { json }
+    /// Failures and notes are searched for these secrets.
+    pub(super) const fn new(json: bool, secrets: &'static LiveSecrets) -> Self {
+        Self { json, secrets }
+    }
+
+    #[cfg(test)]
+    pub(super) fn alone(json: bool) -> Self {
+        Self::new(json, Box::leak(Box::default()))
+    }
+
+    /// The same for text alone, where standard output is not for reports.
+    pub(super) const fn as_text(self) -> Self {
+        Self::new(false, self.secrets)
+    }
+
+    /// The secrets that this process holds.
+    pub(super) const fn secrets(self) -> &'static LiveSecrets {
+        self.secrets
     }
 
     /// Whether reports are JSON.
@@ -43,6 +61,9 @@ impl Printer {
 
     /// Prints a line to standard error.
     pub(super) fn note(self, text: &str) {
+        let scrubbed = self.secrets.scrub(text.as_bytes());
+        let text =
+            scrubbed.map_or_else(|| text.into(), |scrubbed| String::from_utf8_lossy(&scrubbed).into_owned());
         let _ = writeln!(anstream::stderr(), "{text}");
     }
 

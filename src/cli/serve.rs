@@ -75,11 +75,12 @@ pub(super) async fn stdio(printer: &Printer, config: &Path, arguments: StdioArgu
     // Standard output is the protocol: everything else goes to standard error.
     let app = match open(printer, config, "stdio").await {
         Ok(app) => app,
-        Err(error) => return Printer::new(false).fail_open(&error),
+        Err(error) => return printer.as_text().fail_open(&error),
     };
     let named = app.project.files.as_ref().and_then(|files| files.server.1.listen.stdio.as_ref());
     let Some(client) = arguments.client.or_else(|| named.map(|stdio| stdio.client.clone())) else {
-        return Printer::new(false)
+        return printer
+            .as_text()
             .fail("no client is named: pass `--client`, or set `listen: stdio: client:`");
     };
     let _sweeping = app.sweeping();
@@ -91,12 +92,12 @@ pub(super) async fn stdio(printer: &Printer, config: &Path, arguments: StdioArgu
     close(&app, witnessing).await;
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => Printer::new(false).fail(&error.to_string()),
+        Err(error) => printer.as_text().fail(&error.to_string()),
     }
 }
 
 async fn open(printer: &Printer, config: &Path, kind: &'static str) -> Result<App, OpenError> {
-    let app = App::open(config, kind).await?;
+    let app = App::open_with(config, kind, printer.secrets()).await?;
     printer.problems(&app.warnings, false);
     Ok(app)
 }

@@ -1,15 +1,16 @@
 //! The secrets that are held right now, for whoever has to make sure that none gets out.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use secrecy::{ExposeSecret, SecretString};
+
+use super::scan::{Held, Index, SECRET_BYTES_MIN};
 
 /// All secrets that are held. Clones share them.
 #[derive(Clone, Default)]
@@ -17,7 +18,7 @@ pub struct LiveSecrets(Arc<Registry>);
 
 #[derive(Default)]
 struct Registry {
-    held: Mutex<BTreeMap<u64, (String, SecretString)>>,
+    index: RwLock<Index>,
     next: AtomicU64,
     generation: AtomicU64,
 }
@@ -29,13 +30,12 @@ pub struct LiveSecret {
 }
 
 impl LiveSecrets {
-    /// Registers a secret under the name of where it is from.
+    /// Registers a secret under the name of what it is for.
     #[must_use]
     pub fn insert(&self, name: &str, secret: &SecretString) -> LiveSecret {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        self.change(|held| {
-            held.insert(id, (name.to_owned(), secret.clone()));
-        });
+        let held = Held { name: name.to_owned(), secret: secret.clone() };
+        self.change(|index| index.insert(id, held));
         LiveSecret { registry: self.clone(), id }
     }
 
@@ -47,21 +47,34 @@ impl LiveSecrets {
 
     /// Shows each name and secret. Nothing may be registered or dropped meanwhile.
     pub fn for_each(&self, mut see: impl FnMut(&str, &SecretString)) {
-        let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.values().for_each(|(name, secret)| see(name, secret));
+        self.read(|index| index.held.values().for_each(|held| see(&held.name, &held.secret)));
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<u64, (String, SecretString)>)) {
-        change(&mut self.0.held.lock().unwrap_or_else(PoisonError::into_inner));
+    /// The names of secrets that are too short to be found in a text.
+    #[must_use]
+    pub fn too_short(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.for_each(|name, secret| {
+            if secret.expose_secret().len() < SECRET_BYTES_MIN {
+                names.push(name.to_owned());
+            }
+        });
+        names
+    }
+
+    pub(super) fn read<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
+        look(&self.0.index.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Index)) {
+        change(&mut self.0.index.write().unwrap_or_else(PoisonError::into_inner));
         self.0.generation.fetch_add(1, Ordering::Release);
     }
 }
 
 impl Drop for LiveSecret {
     fn drop(&mut self) {
-        self.registry.change(|held| {
-            held.remove(&self.id);
-        });
+        self.registry.change(|index| index.remove(self.id));
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) type Make<T> = Box<dyn Fn(HeldSecret) -> Result<T, CredentialError> +
 
 /// A secret that is at hand, made into what it is used as.
 pub(super) struct Local<T> {
+    name: String,
     reference: SecretRef,
     file: Option<PathBuf>,
     make: Make<T>,
@@ -47,8 +48,9 @@ struct Known<T> {
 }
 
 impl<T: Send + Sync + 'static> Local<T> {
-    /// Reads the secret.
+    /// Reads the secret, which is held under a name.
     pub(super) fn read(
+        name: &str,
         reference: &SecretRef,
         base_dir: &Path,
         environment: Environment<'_>,
@@ -63,8 +65,9 @@ impl<T: Send + Sync + 'static> Local<T> {
         // The stamp comes first: a change after it is seen at the next look.
         let stamp = file.as_deref().and_then(|file| Stamp::of(file).ok());
         let value = secret::read(reference, base_dir, environment)?;
-        let made = make(HeldSecret::new(value, &reference.to_string(), live))?;
+        let made = make(HeldSecret::new(value, name, live))?;
         Ok(Arc::new(Self {
+            name: name.to_owned(),
             reference: reference.clone(),
             file,
             make,
@@ -105,7 +108,7 @@ impl<T: Send + Sync + 'static> Local<T> {
         let stamp = Stamp::of(file).ok();
         if stamp.is_none() || stamp != self.known.load().stamp {
             let made = secret::read_file_secret(&self.reference, file)
-                .map(|value| HeldSecret::new(value, &self.reference.to_string(), &self.live))
+                .map(|value| HeldSecret::new(value, &self.name, &self.live))
                 .and_then(|secret| (self.make)(secret));
             self.known.store(Arc::new(Known { made: made.map(Arc::new).map_err(Arc::new), stamp }));
         }
@@ -181,7 +184,8 @@ mod tests {
         write(&folder.path().join("key"), text);
         let make = |secret: HeldSecret| Ok(secret.expose().to_owned());
         let reference = SecretRef::File("key".into());
-        let local = Local::read(&reference, folder.path(), &|_| None, &live, TIMING, Box::new(make)).unwrap();
+        let local =
+            Local::read("key", &reference, folder.path(), &|_| None, &live, TIMING, Box::new(make)).unwrap();
         Written { folder, local, live }
     }
 
@@ -243,7 +247,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write(&folder.path().join("key"), "one");
         let reference = SecretRef::File("key".into());
-        let local = Local::read(&reference, folder.path(), &|_| None, &live, TIMING, Box::new(Ok)).unwrap();
+        let local =
+            Local::read("key", &reference, folder.path(), &|_| None, &live, TIMING, Box::new(Ok)).unwrap();
         let held = || {
             let mut seen = Vec::new();
             live.for_each(|_, secret| seen.push(secrecy::ExposeSecret::expose_secret(secret).to_owned()));

@@ -22,6 +22,8 @@ use crate::{
 
 /// Where secrets are read from while a release is built.
 pub(super) struct Places<'a> {
+    /// Whose secrets they are.
+    pub(super) name: &'a str,
     pub(super) base_dir: &'a Path,
     pub(super) environment: Environment<'a>,
     pub(super) vaults: &'a BTreeMap<VaultName, Arc<Vault>>,
@@ -42,6 +44,7 @@ pub(super) enum Source<T> {
 pub(super) struct InVault<T> {
     vault: Arc<Vault>,
     slot: Arc<VaultSlot>,
+    name: String,
     reference: VaultRef,
     make: Make<T>,
     made: Mutex<Option<(Arc<VaultSecret>, Arc<T>)>>,
@@ -64,8 +67,8 @@ impl<T: Send + Sync + 'static> Source<T> {
         make: Make<T>,
     ) -> Result<Self, CredentialError> {
         let SecretRef::Vault(reference) = reference else {
-            let Places { base_dir, environment, live, timing, .. } = *places;
-            return Local::read(reference, base_dir, environment, live, timing, make).map(Self::Local);
+            let Places { name, base_dir, environment, live, timing, .. } = *places;
+            return Local::read(name, reference, base_dir, environment, live, timing, make).map(Self::Local);
         };
         let missing = || CredentialError::NoVault { vault: reference.vault.clone() };
         let vault = Arc::clone(places.vaults.get(&reference.vault).ok_or_else(missing)?);
@@ -73,6 +76,7 @@ impl<T: Send + Sync + 'static> Source<T> {
         Ok(Self::Vault(Box::new(InVault {
             vault,
             slot,
+            name: places.name.to_owned(),
             reference: reference.clone(),
             make,
             made: Mutex::default(),
@@ -105,9 +109,8 @@ impl<T> InVault<T> {
             return Ok(Arc::clone(made));
         }
         *last = None;
-        let name = SecretRef::Vault(self.reference.clone()).to_string();
         let value = self.vault.field(secret, &self.reference.field)?;
-        let made = Arc::new((self.make)(HeldSecret::new(value, &name, self.vault.live()))?);
+        let made = Arc::new((self.make)(HeldSecret::new(value, &self.name, self.vault.live()))?);
         *last = Some((Arc::clone(secret), Arc::clone(&made)));
         Ok(made)
     }

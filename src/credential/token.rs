@@ -184,7 +184,7 @@ impl TokenSource {
         if life <= self.timing.last {
             return Err(self.failed(EndpointError::ShortLived));
         }
-        let secret = HeldSecret::new(token, &format!("token of {}", self.name), &self.live);
+        let secret = HeldSecret::new(token, self.name.as_str(), &self.live);
         let presentation = Presentation::bearer(secret)
             .ok_or_else(|| self.failed(EndpointError::Member { member: "access_token" }))?;
         Ok(Token {

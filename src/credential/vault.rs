@@ -116,6 +116,7 @@ impl Vault {
         live: &LiveSecrets,
         timing: Timing,
     ) -> Result<Arc<Self>, CredentialError> {
+        let held_as = format!("vault {name}");
         let read = |reference: &SecretRef| {
             let named = reference.clone();
             let make = move |secret: HeldSecret| match secret_value(secret.expose()) {
@@ -125,7 +126,7 @@ impl Vault {
                     expected: "visible ASCII, as a vault's token is",
                 }),
             };
-            Local::read(reference, base_dir, environment, live, timing, Box::new(make))
+            Local::read(&held_as, reference, base_dir, environment, live, timing, Box::new(make))
         };
         let access = match (&spec.token, &spec.app_role) {
             (Some(token), None) => Access::Token(read(token)?),

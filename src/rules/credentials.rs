@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::{Files, egress::check_way};
 use crate::{
+    credential::SECRET_BYTES_MIN,
     egress::is_localhost,
     manifest::{
         BaseUrl, CredentialKind, CredentialName, Place, Problem, SecretRef, Source, ToolManifest, ToolName,
@@ -95,6 +96,22 @@ fn kind(
             message,
         ));
     }
+}
+
+/// A secret so short that answers and logs are not searched for it. Vaults are held under names of their own.
+pub(super) fn too_short(files: &Files, held_as: &str) -> Option<Problem> {
+    let (source, server) = &files.server;
+    let credential = server.credentials.keys().find(|name| name.as_str() == held_as);
+    let vault = server.vaults.keys().find(|name| format!("vault {name}") == held_as);
+    let (pointer, what) = match (credential, vault) {
+        (Some(name), _) => (join_pointer("/credentials", name.as_str()), format!("the credential `{name}`")),
+        (None, Some(name)) => (join_pointer("/vaults", name.as_str()), format!("the vault `{name}`")),
+        (None, None) => return None,
+    };
+    let message = format!(
+        "a secret of {what} has less than {SECRET_BYTES_MIN} bytes: answers and logs are not searched for it"
+    );
+    Some(Problem::warning(source, Place::Key(pointer), message).help("use a longer one"))
 }
 
 /// A URL that secrets are sent to in the clear, over a network.

@@ -25,6 +25,7 @@ mod denials;
 mod bypasses;
 mod credentials;
 mod certificates;
+mod echoes;
 mod egress;
 mod help;
 mod hiding;

@@ -139,7 +139,7 @@ mod tests {
             record(r#"{"code":"no_key","count":12,"record":"summary","time":"2026-11-01T12:00:02Z"}"#),
             record("no json"),
         ];
-        insta::assert_snapshot!(plain(Lines::new(Printer::new(false)).lines(&records)), @"
+        insta::assert_snapshot!(plain(Lines::new(Printer::alone(false)).lines(&records)), @"
         2026-11-01T12:00:00.500Z  serve-0/7  alice  orders.get    allowed                     1.2 ms
         2026-11-01T12:00:01.000Z  serve-0/7  bob    orders.close  denied    policy_denied     0.0 ms
         2026-11-01T12:00:02.000Z  serve-0/7                       12 times  no_key
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_a_terminal_would_obey_is_shown_and_not_sent() {
-        let line = plain(Lines::new(Printer::new(false)).lines(&[record(
+        let line = plain(Lines::new(Printer::alone(false)).lines(&[record(
             "{\"call\":{\"target\":\"x\\u001b]0;title\\u0007\\n\"},\"record\":\"intent\"}",
         )]));
         assert!(!line.trim_end().contains(char::is_control), "{line:?}");
@@ -167,7 +167,7 @@ mod tests {
             (serde_json::from_str(&line).unwrap(), serde_json::from_str(hostile).unwrap());
         assert_eq!(escaped["record"], whole);
         // So is every line of `--json`: of `tail`, of `search`, of `show`.
-        assert_eq!(Lines::new(Printer::new(true)).lines(&[record(hostile)]), [line]);
+        assert_eq!(Lines::new(Printer::alone(true)).lines(&[record(hostile)]), [line]);
     }
 
     #[test]
