@@ -17,6 +17,8 @@ mod raw;
 mod bare;
 mod process;
 mod served;
+mod listening;
+mod tap;
 
 mod admin;
 mod costly;
@@ -37,6 +39,7 @@ mod demo;
 mod replay;
 mod poison;
 mod release;
+mod revocation;
 mod identity;
 mod names;
 mod logs;
