@@ -11,14 +11,14 @@ mod executed;
 mod http;
 mod response;
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     credential::Lease,
-    egress::{Allowances, ClientIdentity, Egress, Way},
+    egress::{Allowances, ClientIdentity, Departure, Egress, Way},
     plan::OutgoingRequest,
 };
 
@@ -109,12 +109,13 @@ impl Backend {
     /// # Errors
     /// When no usable answer came inside the limits. [`BackendError::effect_possible`] tells whether something may
     /// have happened all the same.
-    pub async fn carry_out(
+    pub(crate) async fn carry_out(
         &self,
         request: &OutgoingRequest,
         lease: Option<&Lease>,
         limits: CallLimits,
         cancel: &CancellationToken,
+        departure: &Arc<Departure>,
     ) -> Result<Answer, BackendError> {
         if cancel.is_cancelled() {
             return Err(BackendError::Cancelled { sent: false });
@@ -122,7 +123,7 @@ impl Backend {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(BackendError::Cancelled { sent: true }),
-            outcome = tokio::time::timeout(limits.timeout, http::exchange(&self.way, request, lease, limits)) => {
+            outcome = tokio::time::timeout(limits.timeout, http::exchange(&self.way, request, lease, limits, departure)) => {
                 outcome.unwrap_or(Err(BackendError::TimedOut { limit: TimeLimit::Total, after: limits.timeout, sent: true }))
             }
         }

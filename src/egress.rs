@@ -8,6 +8,7 @@
 
 mod allowance;
 mod client;
+mod departure;
 mod header;
 mod identity;
 mod listener;
@@ -31,6 +32,7 @@ use crate::manifest::DnsSpec;
 
 pub(crate) use allowance::is_localhost;
 pub use allowance::{AllowanceError, Allowances};
+pub(crate) use departure::Departure;
 pub(crate) use header::{field_value, is_reserved};
 pub use identity::ClientIdentity;
 pub use listener::{Listeners, Registered};

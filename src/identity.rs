@@ -49,7 +49,7 @@ pub struct Identified {
 }
 
 /// What a caller stands on, and who knows whether that still holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Ground {
     runs: Arc<Runs>,
     standing: Standing,
@@ -81,6 +81,14 @@ impl Identified {
     pub fn still_stands(&self) -> Result<(), StandingError> {
         let Some(Ground { runs, standing }) = &self.ground else { return Ok(()) };
         runs.check(standing, Timestamp::now())
+    }
+
+    /// The same question, for whoever has to ask it away from the call.
+    pub(crate) fn standing(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let ground = self.ground.clone();
+        move || {
+            ground.as_ref().is_none_or(|ground| ground.runs.check(&ground.standing, Timestamp::now()).is_ok())
+        }
     }
 }
 

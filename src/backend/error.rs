@@ -37,6 +37,12 @@ pub enum BackendError {
         /// Whether the request may have been sent by then.
         sent: bool,
     },
+    /// The caller's right was taken away while the request waited for a connection.
+    #[error("the caller's right was taken away while the request waited for a connection")]
+    Fallen {
+        /// Whether the request may have been sent all the same, over another connection.
+        sent: bool,
+    },
     /// The connection broke before the answer was whole.
     #[error("the connection to the backend broke")]
     Interrupted,
@@ -113,7 +119,10 @@ impl BackendError {
     pub const fn sent(&self) -> bool {
         match self {
             Self::Unreachable => false,
-            Self::Egress { sent, .. } | Self::TimedOut { sent, .. } | Self::Cancelled { sent } => *sent,
+            Self::Egress { sent, .. }
+            | Self::TimedOut { sent, .. }
+            | Self::Cancelled { sent }
+            | Self::Fallen { sent } => *sent,
             Self::Interrupted
             | Self::TooLarge { .. }
             | Self::Status { .. }
@@ -165,6 +174,7 @@ impl BackendError {
             Self::TimedOut { limit: TimeLimit::Idle, .. } => "backend_idle_timed_out",
             Self::TimedOut { limit: TimeLimit::Total, .. } => "backend_timed_out",
             Self::Cancelled { .. } => "cancelled",
+            Self::Fallen { .. } => "revoked",
             Self::Interrupted => "backend_interrupted",
             Self::TooLarge { .. } => "backend_too_large",
             Self::Status { .. } => "backend_status",
@@ -184,6 +194,7 @@ impl BackendError {
         match self {
             Self::TimedOut { after, .. } => format!("timed out after {after:?}"),
             Self::Cancelled { .. } => "cancelled".to_owned(),
+            Self::Fallen { .. } => "authentication failed".to_owned(),
             Self::Status { code } => format!("backend answered {code}"),
             Self::TooLarge { limit } => format!("backend failed: its answer is larger than {limit} bytes"),
             Self::Egress { .. }
@@ -234,6 +245,7 @@ mod tests {
         let possible = [
             BackendError::TimedOut { limit: TimeLimit::Total, after: AFTER, sent: true },
             BackendError::Cancelled { sent: true },
+            BackendError::Fallen { sent: true },
             BackendError::Interrupted,
             BackendError::TooLarge { limit: 1 },
             BackendError::Status { code: 500 },
@@ -250,6 +262,7 @@ mod tests {
             BackendError::Unreachable,
             BackendError::TimedOut { limit: TimeLimit::Total, after: AFTER, sent: false },
             BackendError::Cancelled { sent: false },
+            BackendError::Fallen { sent: false },
         ];
         assert!(!impossible.iter().any(|error| error.sent() || error.effect_possible()));
     }

@@ -9,7 +9,7 @@ use crate::{
     audit::Committed,
     call::{AnswerFacts, Facts, Outcome, Passed, Refusal, Stage},
     credential::{CredentialError, Credentials, Lease, LeaseRequest},
-    egress::Allowances,
+    egress::{Allowances, Departure},
     manifest::{CredentialChoice, CredentialName, Effects, ServiceName, ToolName},
     runs::StandingError,
 };
@@ -264,9 +264,14 @@ impl Backends {
         let backend = self.within_as(&route.allowances, lease.and_then(Lease::identity));
         let whole = route.limits;
         let left = CallLimits { timeout: deadline.saturating_duration_since(Instant::now()), ..whole };
-        // The last look before the request leaves: what came before may have taken long.
+        // What came before may have taken long. Connecting may, too, and is followed by another look.
         committed.still_stands()?;
-        let outcome = backend.carry_out(committed.request(), lease, left, &committed.cancel).await;
+        let departure = Departure::new(committed.standing());
+        let outcome =
+            backend.carry_out(committed.request(), lease, left, &committed.cancel, &departure).await;
+        if matches!(outcome, Err(BackendError::Fallen { sent: false })) {
+            committed.still_stands()?;
+        }
         Ok(outcome.map_err(|error| match error {
             BackendError::TimedOut { limit: TimeLimit::Total, sent, .. } => {
                 BackendError::TimedOut { limit: TimeLimit::Total, after: whole.timeout, sent }

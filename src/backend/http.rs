@@ -1,6 +1,11 @@
 //! The HTTP backend: one request, one answer.
 
-use std::{error::Error, io, panic, sync::LazyLock};
+use std::{
+    error::Error,
+    io, panic,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use ::http::{HeaderValue, Method, header};
 use reqwest::{Request, Response};
@@ -13,12 +18,15 @@ use tokio::{
 use super::{Answer, BackendError, CallLimits, TimeLimit, response};
 use crate::{
     credential::Lease,
-    egress::{CONNECT_TIMEOUT, SendError, Way},
+    egress::{CONNECT_TIMEOUT, Departure, SendError, Way},
     plan::OutgoingRequest,
 };
 
 /// How many threads serve the connections to backends.
 const CONNECTION_THREADS: usize = 4;
+
+/// How often it is asked whether a request may still leave that waits for its connection.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Where connections to backends are served: on threads of their own, away from the deadlines.
 ///
@@ -36,6 +44,7 @@ pub(super) async fn exchange(
     outgoing: &OutgoingRequest,
     lease: Option<&Lease>,
     limits: CallLimits,
+    departure: &Arc<Departure>,
 ) -> Result<Answer, BackendError> {
     let mut request = outgoing.to_request();
     if request.method() == Method::HEAD {
@@ -45,7 +54,7 @@ pub(super) async fn exchange(
     if let Some(lease) = lease {
         lease.apply(&mut request);
     }
-    let response = head(way, request, limits).await?;
+    let response = head(way, request, limits, departure).await?;
     let answer = response::read(response, limits).await;
     if answer.as_ref().is_err_and(BackendError::is_misbehaviour) {
         way.forget(outgoing.url());
@@ -53,8 +62,13 @@ pub(super) async fn exchange(
     answer
 }
 
-async fn head(way: &Way, request: Request, limits: CallLimits) -> Result<Response, BackendError> {
-    let sending = send(way.clone(), request);
+async fn head(
+    way: &Way,
+    request: Request,
+    limits: CallLimits,
+    departure: &Arc<Departure>,
+) -> Result<Response, BackendError> {
+    let sending = send(way.clone(), request, departure);
     if limits.head_timeout < limits.timeout {
         let late = BackendError::TimedOut { limit: TimeLimit::Head, after: limits.head_timeout, sent: true };
         time::timeout(limits.head_timeout, sending).await.unwrap_or(Err(late))
@@ -68,16 +82,42 @@ async fn head(way: &Way, request: Request, limits: CallLimits) -> Result<Respons
 /// That is a task of its own, which costs some 20 µs of a call, since a spawned task wakes a thread. To poll the
 /// wait here and enter their runtime for it costs as much, and wakes none: while the one thread that heard of
 /// news is busy with a flood, nobody listens for more, and other calls run into their deadlines.
-async fn send(way: Way, request: Request) -> Result<Response, BackendError> {
+async fn send(way: Way, request: Request, departure: &Arc<Departure>) -> Result<Response, BackendError> {
     let connections = CONNECTIONS.as_ref().ok_or(BackendError::Unreachable)?;
     let mut task = JoinSet::new();
-    task.spawn_on(async move { way.send(request).await }, connections.handle());
-    match task.join_next().await {
+    let sending = async move { way.send(request).await };
+    task.spawn_on(Arc::clone(departure).of(sending), connections.handle());
+    let done = tokio::select! {
+        biased;
+        done = task.join_next() => done,
+        () = may_not_leave(departure) => {
+            task.abort_all();
+            task.join_next().await
+        }
+    };
+    match done {
         Some(Ok(Ok(response))) => Ok(response),
         Some(Ok(Err(SendError::Refused { refusal, sent }))) => Err(BackendError::Egress { refusal, sent }),
+        Some(Ok(Err(SendError::Http(_)))) if departure.is_given_up() => {
+            Err(BackendError::Fallen { sent: false })
+        }
         Some(Ok(Err(SendError::Http(error)))) => Err(classify(&error)),
         Some(Err(error)) if error.is_panic() => panic::resume_unwind(error.into_panic()),
-        Some(Err(_)) | None => Err(BackendError::Interrupted),
+        Some(Err(_)) | None if departure.may_leave() => Err(BackendError::Interrupted),
+        Some(Err(_)) | None => Err(BackendError::Fallen { sent: !departure.is_given_up() }),
+    }
+}
+
+/// Waits until a request that waits for its connection may not leave any more.
+///
+/// The connector looks when the connection is there. But the request could leave before that, over another
+/// connection that becomes free.
+async fn may_not_leave(departure: &Departure) {
+    loop {
+        time::sleep(LOOK_EVERY).await;
+        if departure.is_connecting() && !departure.may_leave() {
+            return;
+        }
     }
 }
 

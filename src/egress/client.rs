@@ -12,7 +12,7 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 
-use super::{ClientIdentity, EgressError, resolver::PortJudge};
+use super::{ClientIdentity, EgressError, departure::LastLook, resolver::PortJudge};
 
 /// How long an unused connection is kept. Short, since a server that closes an
 /// idle connection while a request is on its way leaves that request's fate open.
@@ -84,6 +84,7 @@ impl ClientMaker {
         tls.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_MAX);
         Client::builder()
             .tls_backend_preconfigured(tls)
+            .connector_layer(LastLook)
             .dns_resolver(judge)
             .no_proxy()
             .redirect(redirect::Policy::none())

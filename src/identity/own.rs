@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value, json};
+use tokio::sync::Mutex;
 
 use super::{
     IdentityError,
@@ -45,8 +46,9 @@ pub(super) const JWKS_PATH: &str = "/oauth/jwks";
 
 /// How far the clocks of processes that share a state folder may be apart.
 const LEEWAY: Duration = Duration::from_secs(5);
-/// How often the keys are read again for a token whose key is not known.
-const READ_EVERY: Duration = Duration::from_secs(1);
+/// How often the keys are read again for a token whose key is not known. A key that another process has just made is
+/// unknown here for so long at most, also while somebody shows forged tokens.
+const READ_EVERY: Duration = Duration::from_millis(100);
 /// A key of a day is not made every second.
 const KEY_AGE_MIN: Duration = Duration::from_secs(60);
 
@@ -60,6 +62,7 @@ pub(super) struct OwnTokens {
     key_age: Duration,
     runs: Arc<Runs>,
     keys: ArcSwap<OwnKeys>,
+    /// When they were read for a token last. Held while they are.
     read: Mutex<Option<Instant>>,
 }
 
@@ -169,9 +172,11 @@ impl OwnTokens {
         token: Unverified<'_>,
         now: Timestamp,
     ) -> Result<Claims, IdentityError> {
-        if !self.has(token.kid_hint()) && self.may_read() {
+        if !self.has(token.kid_hint()) {
             // Another process of this state folder may have made the key.
-            self.read(now).await.map_err(|error| IdentityError::Keys(error.to_string()))?;
+            self.look_for(token.kid_hint(), now)
+                .await
+                .map_err(|error| IdentityError::Keys(error.to_string()))?;
         }
         let expect = Expect {
             leeway: LEEWAY,
@@ -274,13 +279,16 @@ impl OwnTokens {
         Ok(())
     }
 
-    fn may_read(&self) -> bool {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = read.is_none_or(|read| read.elapsed() >= READ_EVERY);
-        if may {
-            *read = Some(Instant::now());
+    /// Reads the keys again, unless that was done a moment ago. Tokens of a new key come many at once: the first
+    /// one has the keys read, and the others wait for that.
+    async fn look_for(&self, kid: Option<&str>, now: Timestamp) -> Result<(), MintError> {
+        let mut read = self.read.lock().await;
+        if self.has(kid) || read.is_some_and(|read| read.elapsed() < READ_EVERY) {
+            return Ok(());
         }
-        may
+        self.read(now).await?;
+        *read = Some(Instant::now());
+        Ok(())
     }
 }
 

@@ -18,6 +18,8 @@ mod bare;
 mod process;
 mod served;
 mod wire;
+mod listening;
+mod tap;
 
 mod admin;
 mod costly;
@@ -39,6 +41,7 @@ mod demo;
 mod replay;
 mod poison;
 mod release;
+mod revocation;
 mod identity;
 mod tokens;
 mod own_tokens;

@@ -23,7 +23,7 @@ use crate::{
         contract::{self, Behaviour, SECRET, Subject},
     },
     credential::{Credentials, Lease, LeaseRequest, LiveSecrets},
-    egress::{Allowances, Egress},
+    egress::{Allowances, Departure, Egress},
     manifest::{BaseUrl, EgressSpec, HttpBackend},
     plan::Plan,
 };
@@ -55,7 +55,8 @@ impl Backend {
         limits: CallLimits,
         cancel: &CancellationToken,
     ) -> Result<Answer, BackendError> {
-        self.carry_out(&plan.request(arguments).unwrap(), lease, limits, cancel).await
+        self.carry_out(&plan.request(arguments).unwrap(), lease, limits, cancel, &Departure::new(|| true))
+            .await
     }
 }
 
