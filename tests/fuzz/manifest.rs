@@ -3,6 +3,7 @@
 use std::{ops::RangeInclusive, path::Path, sync::LazyLock};
 
 use callgate::{
+    credential::LiveSecrets,
     manifest::{
         CasesFile, ClientsFile, FloorsFile, Place, Problem, ServerFile, Severity, Source, ToolManifest,
         position, read, read_value,
@@ -307,7 +308,8 @@ fn build(kind: Kind, damaged: Source) -> Outcome {
         }
     }
     let has_digests = files.tools.iter().all(|(source, _)| read_value(source).is_ok());
-    let (rules, problems) = Rules::build(&files, "sha256:0".to_owned(), Path::new(""), Secrets::Unread);
+    let (rules, problems) =
+        Rules::build(&files, "sha256:0".to_owned(), Path::new(""), Secrets::Unread, &LiveSecrets::default());
     let mut sources: Vec<&Source> = vec![&files.server.0, &files.clients.0, &files.floors.0];
     sources.extend(files.tools.iter().map(|(source, _)| source));
     sources.extend(&files.policies);

@@ -160,7 +160,8 @@ impl Log {
     /// Where nothing of the log is signed by a key that is given, that is one thing to say, and not several.
     fn name_key(&self, report: &mut LogReport, checkpoint: Option<&[u8]>, walk: &Walk, keys: &[Key]) {
         let published = checkpoint.and_then(|note| Checkpoint::parse(note).ok());
-        let Some(other) = published.map_or_else(|| walk.other_key.clone(), |note| note.other_key(keys)) else {
+        let Some(other) = published.map_or_else(|| walk.other_key.clone(), |note| note.other_key(keys))
+        else {
             return;
         };
         let follows = |rule: &Rule| {

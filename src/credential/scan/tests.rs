@@ -27,7 +27,7 @@ fn holding(secrets: &[&str]) -> (LiveSecrets, Vec<LiveSecret>) {
 
 fn json(text: &str) -> String {
     let quoted = serde_json::to_string(text).unwrap();
-    quoted[1..quoted.len() - 1].to_owned()
+    quoted.trim_start_matches('"').strip_suffix('"').unwrap().to_owned()
 }
 
 fn all_escaped(text: &str) -> String {
