@@ -136,8 +136,14 @@ const PROCESS_MAX: Duration = Duration::from_secs(30 * 86_400);
 const REFUSAL_TIME: Duration = Duration::from_micros(25);
 
 /// Waits until a refusal has taken its time. No timer is as fine, so this one looks at the clock.
+///
+/// To look takes some nanoseconds, in whose rhythm the time before could still be heard: it ends at random in the
+/// next microsecond.
 fn wait_out(began: Instant) {
-    while began.elapsed() < REFUSAL_TIME {
+    let mut random = [0; 1];
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    let until = REFUSAL_TIME + Duration::from_nanos(4 * u64::from(u8::from_ne_bytes(random)));
+    while began.elapsed() < until {
         std::hint::spin_loop();
     }
 }
