@@ -13,7 +13,13 @@ mod own;
 mod tests;
 mod tokens;
 
-use std::{net::IpAddr, num::NonZeroU32, ops::Deref, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    ops::Deref,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
@@ -29,6 +35,8 @@ use crate::{
 };
 use mint::Used;
 use tokens::Tokens;
+
+use clients::Claimed;
 
 pub use caller::{Authentication, Caller, Grant};
 pub use clients::{Client, Clients};
@@ -121,6 +129,25 @@ fn token_facts(grant: &Grant) -> TokenFacts {
 /// How long one local process may be served.
 const PROCESS_MAX: Duration = Duration::from_secs(30 * 86_400);
 
+/// How long it takes to refuse a proof at least: longer than any way to find that an API key is not one.
+///
+/// Those ways do the same work, as far as that can be had; what is left are the few nanoseconds by which a table is
+/// slower to say yes than no. Nobody is kept from anything by such a wait, and a source may fail only so often.
+const REFUSAL_TIME: Duration = Duration::from_micros(25);
+
+/// Waits until a refusal has taken its time. No timer is as fine, so this one looks at the clock.
+///
+/// To look takes some nanoseconds, in whose rhythm the time before could still be heard: it ends at random in the
+/// next microsecond.
+fn wait_out(began: Instant) {
+    let mut random = [0; 1];
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    let until = REFUSAL_TIME + Duration::from_nanos(4 * u64::from(u8::from_ne_bytes(random)));
+    while began.elapsed() < until {
+        std::hint::spin_loop();
+    }
+}
+
 /// Finds out who calls.
 #[derive(Debug)]
 pub struct Identities {
@@ -167,21 +194,64 @@ impl Identities {
         source: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<Caller, IdentityError> {
-        let caller = self.claimed(clients, proof, now).await?;
+        let began = Instant::now();
+        let caller = self.authenticate_at_once(clients, proof, source, now).await;
+        if caller.is_err() {
+            wait_out(began);
+        }
+        caller
+    }
+
+    async fn authenticate_at_once(
+        &self,
+        clients: &Clients,
+        proof: &Proof,
+        source: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Caller, IdentityError> {
+        let (caller, refusal) = self.claimed(clients, proof, now).await?;
+        if let Some(run) = caller.grant().and_then(|grant| grant.run) {
+            self.runs.hear_of(&run).await?; // another process may have begun it a moment ago
+        }
         // A local process has no address, and needs none.
         let asserted = caller.authentication == Authentication::Asserted;
-        if !asserted && !caller.client.may_call_from(source) {
+        self.settle(caller, refusal, source, asserted, now)
+    }
+
+    /// Takes a caller that may call from there and that still stands, unless it is refused already. That is asked of
+    /// one that is refused, too: a key that was taken back is not to be told from a wrong one by its time.
+    fn settle(
+        &self,
+        caller: Caller,
+        refusal: Option<IdentityError>,
+        source: Option<IpAddr>,
+        from_anywhere: bool,
+        now: Timestamp,
+    ) -> Result<Caller, IdentityError> {
+        let may_call_from_there = from_anywhere || caller.client.may_call_from(source);
+        let stands = self.runs.check(&caller.standing(None), now);
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        if !may_call_from_there {
             return Err(IdentityError::WrongSource(caller.client.name().clone()));
         }
-        let standing = caller.standing(None);
-        if let Some(run) = &standing.run {
-            self.runs.hear_of(run).await?;
-        }
-        self.runs.check(&standing, now)?;
+        stands?;
         if let Some(key) = &caller.key {
             self.runs.key_used(key, now);
         }
         Ok(caller)
+    }
+
+    /// Who a key would be of, and why it is not taken.
+    fn keyed(
+        &self,
+        clients: &Clients,
+        key: &ApiKey<'_>,
+        now: Timestamp,
+    ) -> Result<(Caller, Option<IdentityError>), IdentityError> {
+        let Claimed { client, id, refusal } = clients.by_key(key, self.runs.key(key.id()).as_deref(), now)?;
+        Ok((Caller { client, authentication: Authentication::ApiKey, key: Some(id), grant: None }, refusal))
     }
 
     async fn claimed(
@@ -189,8 +259,9 @@ impl Identities {
         clients: &Clients,
         proof: &Proof,
         now: Timestamp,
-    ) -> Result<Caller, IdentityError> {
-        let known = |client, authentication| Caller { client, authentication, key: None, grant: None };
+    ) -> Result<(Caller, Option<IdentityError>), IdentityError> {
+        let known =
+            |client, authentication| (Caller { client, authentication, key: None, grant: None }, None);
         match (&proof.claim, &proof.certificate) {
             (Claim::Nothing, None) => Err(IdentityError::Nothing),
             (Claim::Nothing, Some(certificate)) => {
@@ -198,12 +269,10 @@ impl Identities {
                 Ok(known(client, Authentication::Certificate))
             }
             (Claim::Bearer(text), certificate) => match Bearer::of(text.expose_secret()) {
-                Some(Bearer::Key(key)) => {
-                    let (client, id) = clients.by_key(&key, self.runs.key(key.id()).as_deref(), now)?;
-                    Ok(Caller { key: Some(id), ..known(client, Authentication::ApiKey) })
-                }
+                Some(Bearer::Key(key)) => self.keyed(clients, &key, now),
                 Some(Bearer::Token(token)) => {
-                    self.tokens.caller(clients, token, certificate.as_deref(), now).await
+                    let caller = self.tokens.caller(clients, token, certificate.as_deref(), now).await?;
+                    Ok((caller, None))
                 }
                 None => Err(IdentityError::Malformed),
             },

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use subtle::ConstantTimeEq as _;
 
 use super::{
     IdentityError,
@@ -77,16 +78,27 @@ impl Client {
 #[derive(Debug, Default)]
 pub struct Clients {
     by_name: HashMap<ClientName, Arc<Client>>,
-    by_key: HashMap<KeyId, Key>,
+    /// By their fingerprints, in order: to find one costs the same as not to find it.
+    keys: Vec<Key>,
     by_token: HashMap<(IssuerName, String), Arc<Client>>,
     by_certificate: HashMap<CertificateSpec, Arc<Client>>,
 }
 
 #[derive(Debug)]
 struct Key {
+    /// The digest of its id.
+    print: [u8; 32],
+    id: KeyId,
     client: Arc<Client>,
     digest: KeyDigest,
     expires: Date,
+}
+
+/// Whose key something would be, were it not for the refusal.
+pub(super) struct Claimed {
+    pub(super) client: Arc<Client>,
+    pub(super) id: KeyId,
+    pub(super) refusal: Option<IdentityError>,
 }
 
 impl Clients {
@@ -113,11 +125,21 @@ impl Clients {
                     );
                     continue;
                 };
-                let key_of = Key { client: Arc::clone(&client), digest, expires: key.expires };
-                if let Some(other) = clients.by_key.insert(key.id.clone(), key_of) {
-                    let message =
-                        format!("the key id `{}` is already a key of `{}`", key.id, other.client.name);
-                    problems.push(Problem::error(source, Place::below(&pointer, "id"), message));
+                let print = ApiKey::fingerprint_of(key.id.as_str());
+                let key_of = Key {
+                    print,
+                    id: key.id.clone(),
+                    client: Arc::clone(&client),
+                    digest,
+                    expires: key.expires,
+                };
+                match clients.keys.binary_search_by(|other| other.print.cmp(&print)) {
+                    Ok(at) => {
+                        let other = clients.keys.get(at).map_or("", |other| other.client.name.as_str());
+                        let message = format!("the key id `{}` is already a key of `{other}`", key.id);
+                        problems.push(Problem::error(source, Place::below(&pointer, "id"), message));
+                    }
+                    Err(at) => clients.keys.insert(at, key_of),
                 }
             }
             clients.add_tokens(&client, &pointer, source, &mut problems);
@@ -231,39 +253,42 @@ impl Clients {
         self.by_name.values()
     }
 
-    /// The client whose key this is. An unknown id costs the same comparison as a known one.
+    /// Whose key this would be, and why it is not taken.
+    ///
+    /// An unknown id, a wrong secret and an expired key cost the same: the time of an answer says nothing of what
+    /// was nearly right. An unknown id is judged by the key beside it, which it never passes for.
     pub(super) fn by_key(
         &self,
         shown: &ApiKey<'_>,
         made: Option<&RuntimeKey>,
         now: Timestamp,
-    ) -> Result<(Arc<Client>, KeyId), IdentityError> {
+    ) -> Result<Claimed, IdentityError> {
+        let print = shown.fingerprint();
+        let at = self.keys.partition_point(|key| key.print < print);
+        let beside = self.keys.get(at).or_else(|| self.keys.last());
+        let of_file = beside.is_some_and(|key| bool::from(key.print.ct_eq(&print)));
         // A key of the file comes first: no key that is made later takes its id over.
-        let found = self.by_key.get_key_value(shown.id());
-        let digest = match (found, made) {
-            (Some((_, key)), _) => key.digest,
-            (None, Some(made)) => KeyDigest::of(made.sha256),
-            (None, None) => KeyDigest::NOBODY,
-        };
-        let matches = shown.matches(&digest);
-        let (id, client, expired) = match (found, made) {
-            (Some((id, key)), _) => {
-                (id.clone(), Arc::clone(&key.client), now.to_zoned(TimeZone::UTC).date() >= key.expires)
-            }
-            (None, Some(made)) => {
+        let (is_known, digest, id, client, expired) = match (beside, made) {
+            (_, Some(made)) if !of_file => {
                 // Its client may be gone with a release.
                 let client = self.named(&made.client).ok_or(IdentityError::UnknownKey)?;
-                (made.id.clone(), client, now >= made.expires)
+                (true, KeyDigest::of(made.sha256), made.id.clone(), client, now >= made.expires)
             }
-            (None, None) => return Err(IdentityError::UnknownKey),
+            (Some(key), _) => {
+                let expired = now.to_zoned(TimeZone::UTC).date() >= key.expires;
+                (of_file, key.digest, key.id.clone(), Arc::clone(&key.client), expired)
+            }
+            (None, _) => return Err(IdentityError::UnknownKey),
         };
-        if !matches {
-            return Err(IdentityError::WrongSecret { id, client: client.name.clone() });
-        }
-        if expired {
-            return Err(IdentityError::Expired { id, client: client.name.clone() });
-        }
-        Ok((client, id))
+        let matches = shown.matches(&digest);
+        let named = (id.clone(), client.name.clone());
+        let refusal = match (is_known, matches, expired) {
+            (true, true, false) => None,
+            (true, true, true) => Some(IdentityError::Expired { id: named.0, client: named.1 }),
+            (true, false, _) => Some(IdentityError::WrongSecret { id: named.0, client: named.1 }),
+            (false, ..) => Some(IdentityError::UnknownKey),
+        };
+        Ok(Claimed { client, id, refusal })
     }
 }
 

@@ -29,6 +29,16 @@ impl<'a> ApiKey<'a> {
         self.id
     }
 
+    /// What the key is found by: an id of any length costs the same to compare.
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
+        Self::fingerprint_of(self.id)
+    }
+
+    /// The fingerprint of an id.
+    pub(super) fn fingerprint_of(id: &str) -> [u8; 32] {
+        Sha256::digest(id.as_bytes()).into()
+    }
+
     /// Whether this is the key of a digest, in a time that does not depend on where they differ.
     pub(super) fn matches(&self, digest: &KeyDigest) -> bool {
         let shown: [u8; 32] = Sha256::digest(self.secret.as_bytes()).into();
@@ -37,9 +47,6 @@ impl<'a> ApiKey<'a> {
 }
 
 impl KeyDigest {
-    /// The digest that no secret has been found for.
-    pub(super) const NOBODY: Self = Self([0; 32]);
-
     /// The digest of these bytes.
     pub(super) const fn of(sha256: [u8; 32]) -> Self {
         Self(sha256)
@@ -94,7 +101,7 @@ mod tests {
         let digest = KeyDigest::parse(one.sha256()).unwrap();
         assert!(ApiKey::parse(one.key()).unwrap().matches(&digest));
         assert!(!ApiKey::parse(other.key()).unwrap().matches(&digest));
-        assert!(!ApiKey::parse(one.key()).unwrap().matches(&KeyDigest::NOBODY));
+        assert!(!ApiKey::parse(one.key()).unwrap().matches(&KeyDigest::of([0; 32])));
     }
 
     #[test]

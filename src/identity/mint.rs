@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use super::{
     jwt::{Expect, Unverified, verify},
     own::{MintError, NewToken, OwnTokens},
     tokens::globs,
+    wait_out,
 };
 use crate::{
     call::{Certificate, User},
@@ -186,7 +187,9 @@ impl Identities {
         now: Timestamp,
     ) -> Result<NewAccessToken, TokenRefusal> {
         let own = self.tokens.own().ok_or(TokenRefusal::Unauthorized("this server issues no tokens"))?;
-        let caller = self.asking(clients, &request.proof, certificate, source, own, now).await?;
+        let began = Instant::now();
+        let caller = self.asking(clients, &request.proof, certificate, source, own, now).await;
+        let caller = caller.inspect_err(|_| wait_out(began))?;
         let client = caller.client();
         if !request.resources.iter().all(|resource| own.is_for(resource)) {
             return Err(TokenRefusal::Target);
@@ -267,15 +270,14 @@ impl Identities {
         own: &OwnTokens,
         now: Timestamp,
     ) -> Result<Caller, TokenRefusal> {
-        let known = |client, authentication| Caller { client, authentication, key: None, grant: None };
-        let caller = match proof {
+        let known =
+            |client, authentication| (Caller { client, authentication, key: None, grant: None }, None);
+        let (caller, refusal) = match proof {
             ClientProof::Secret { client, secret } => {
                 let key = ApiKey::parse(secret.expose_secret()).ok_or(IdentityError::Malformed)?;
-                let (found, id) = clients.by_key(&key, self.runs.key(key.id()).as_deref(), now)?;
-                if found.name().as_str() != client {
-                    return Err(IdentityError::NoClient.into());
-                }
-                Caller { key: Some(id), ..known(found, Authentication::ApiKey) }
+                let (caller, refusal) = self.keyed(clients, &key, now)?;
+                let other = caller.client.name().as_str() != client;
+                (caller, refusal.or(other.then_some(IdentityError::NoClient)))
             }
             ClientProof::Certificate { client } => {
                 let shown = certificate.ok_or(IdentityError::Nothing)?;
@@ -293,14 +295,7 @@ impl Identities {
                 known(found, Authentication::Token)
             }
         };
-        if !caller.client.may_call_from(source) {
-            return Err(IdentityError::WrongSource(caller.client.name().clone()).into());
-        }
-        self.runs.check(&caller.standing(None), now).map_err(IdentityError::from)?;
-        if let Some(key) = &caller.key {
-            self.runs.key_used(key, now);
-        }
-        Ok(caller)
+        Ok(self.settle(caller, refusal, source, false, now)?)
     }
 
     /// The client that signed an assertion, which is used up by that.

@@ -1,5 +1,7 @@
 //! Who is known, and who is not.
 
+mod timing;
+
 use std::path::Path;
 
 use serde_json::{Value, json};

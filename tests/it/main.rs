@@ -25,6 +25,7 @@ mod admin;
 mod costly;
 mod denials;
 mod bypasses;
+mod canary;
 mod credentials;
 mod certificates;
 mod echoes;
