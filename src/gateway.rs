@@ -207,6 +207,12 @@ impl Gateway {
         self.identities.metadata()
     }
 
+    /// Whether tokens of an issuer are taken.
+    #[must_use]
+    pub fn knows_issuer(&self, issuer: &str) -> bool {
+        self.identities.knows_issuer(issuer)
+    }
+
     /// The public keys of the tokens that are issued here.
     ///
     /// # Errors

@@ -387,6 +387,12 @@ impl Identities {
         &self.metadata
     }
 
+    /// Whether tokens of an issuer are taken.
+    #[must_use]
+    pub fn knows_issuer(&self, issuer: &str) -> bool {
+        self.tokens.knows_issuer(issuer)
+    }
+
     /// The public keys of its own tokens, as a set (RFC 7517 §5).
     ///
     /// # Errors
@@ -408,6 +414,10 @@ impl Identities {
         session: &str,
         now: Timestamp,
     ) -> Result<Run, IdentityError> {
+        // A token that is bound to a run has nothing to do with what its client does elsewhere.
+        if caller.grant().is_some_and(|grant| grant.run.is_some()) {
+            return Err(IdentityError::Run(RunError::Foreign));
+        }
         Ok(self.runs.session(session, &caller.principal(), now).await?)
     }
 }

@@ -158,15 +158,7 @@ impl Runs {
         if let Some(old) = old {
             end_one(&mut change, generation, old, EndReason::Idle, now_ms).await?;
         }
-        let new = NewRun {
-            principal: principal.clone(),
-            kind: RunKind::Default,
-            lifetime: Duration::MAX,
-            idle: IDLE_MAX,
-            destinations: Vec::new(),
-            session: None,
-        };
-        insert(&mut change, RunId::random()?, &new, now_ms).await?;
+        insert(&mut change, RunId::random()?, &default_of(principal), now_ms).await?;
         change.commit().await?;
         self.shared.catch_up(Some(generation)).await?;
         Ok(old)
@@ -338,6 +330,18 @@ impl Runs {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.shared.table().sessions()
+    }
+}
+
+/// A default run.
+fn default_of(principal: &Principal) -> NewRun<'static> {
+    NewRun {
+        principal: principal.clone(),
+        kind: RunKind::Default,
+        lifetime: Duration::MAX,
+        idle: IDLE_MAX,
+        destinations: Vec::new(),
+        session: None,
     }
 }
 

@@ -15,7 +15,7 @@ use super::{error::ApiError, keys::Admin, request::body};
 use crate::{
     gateway::Gateway,
     manifest::{ClientName, KeyId},
-    runs::{KeyView, Revocation, RunId, Runs, TokenId},
+    runs::{KeyView, Revocation, RunId, Runs, Standing, TokenId},
 };
 use acts::Act;
 
@@ -127,6 +127,16 @@ impl Api {
         if issuer.is_some() != matches!(kind, Kind::Token) {
             return Err(ApiError::bad("issuer", "an `issuer` is named for a token, and for nothing else"));
         }
+        if let Some(until) = until {
+            // A revocation that passes while the thing is still good would revive it.
+            let soonest = act.now.checked_add(TOKEN_LIFE_MAX).unwrap_or(Timestamp::MAX);
+            if !matches!(kind, Kind::Token) || until < soonest {
+                let message = format!(
+                    "a revocation is for good; only that of a token can end, and not before {soonest:.0}, when the token has"
+                );
+                return Err(ApiError::bad("until", message));
+            }
+        }
         let unreadable = |expected: String| ApiError::bad("name", expected);
         let rules = self.gateway.rules();
         let (what, known) = match kind {
@@ -141,7 +151,9 @@ impl Api {
                 (Revocation::Key(id), known)
             }
             Kind::Token => {
-                (Revocation::Token(TokenId { issuer: issuer.unwrap_or_default(), id: name }), true)
+                let issuer = issuer.unwrap_or_default();
+                let known = self.gateway.knows_issuer(&issuer);
+                (Revocation::Token(TokenId { issuer, id: name }), known)
             }
             Kind::Run => {
                 let id = run_id(&name)?;
@@ -208,6 +220,7 @@ impl Api {
         if self.gateway.rules().clients.named(&asked.client).is_none() {
             return Err(ApiError::unknown("unknown_client", format!("unknown client `{}`", asked.client)));
         }
+        self.stands(&asked.client, None, act.now)?;
         let expires = expiry(asked.expires.as_deref(), act.now)?;
         let made = act.new_key("new-key", &asked.client, expires).await?;
         Ok(made)
@@ -228,6 +241,7 @@ impl Api {
                 ApiError::unknown("unknown_key", format!("unknown key `{id}`"))
             });
         };
+        self.stands(&old.client, Some(&old.id), act.now)?;
         let expires = expiry(asked.expires.as_deref(), act.now)?;
         let overlap = SignedDuration::from_secs(i64::try_from(overlap_s).unwrap_or(i64::MAX));
         let old_expires = act.now.checked_add(overlap).unwrap_or(act.now);
@@ -243,6 +257,16 @@ impl Api {
         Ok(json!({ "revoked": { "kind": what.word(), "name": what.name() }, "known": true }))
     }
 
+    /// A key for what is revoked would be of no use, or give back what was taken away.
+    fn stands(&self, client: &ClientName, key: Option<&KeyId>, now: Timestamp) -> Result<(), ApiError> {
+        let (client, key) = (client.clone(), key.cloned());
+        let standing = Standing { client, key, token: None, run: None, expires: None };
+        self.runs.check(&standing, now).map_err(|error| {
+            let message = format!("{error}: make a new key for a client that is not");
+            ApiError::new(StatusCode::CONFLICT, "revoked", message)
+        })
+    }
+
     /// Whether there is a key of this id, in the release or made at run time.
     fn knows_key(&self, id: &KeyId) -> bool {
         let rules = self.gateway.rules();
@@ -250,6 +274,9 @@ impl Api {
             || rules.clients.iter().any(|client| client.spec().keys.iter().any(|key| key.id == *id))
     }
 }
+
+/// The longest time that a token of any issuer may still be good for.
+const TOKEN_LIFE_MAX: SignedDuration = SignedDuration::from_hours(25);
 
 fn run_id(text: &str) -> Result<RunId, ApiError> {
     RunId::parse(text).ok_or_else(|| ApiError::bad("name", "a run's id is 32 hexadecimal digits"))

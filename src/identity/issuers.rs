@@ -102,6 +102,10 @@ impl Issuers {
         Self(spec.issuers.iter().filter_map(issuer).collect())
     }
 
+    pub(super) fn knows(&self, issuer: &str) -> bool {
+        self.0.contains_key(issuer)
+    }
+
     /// Who says that it issued a token.
     pub(super) fn of(&self, token: &Unverified<'_>) -> Option<&Arc<Issuer>> {
         self.0.get(token.issuer_hint()?)

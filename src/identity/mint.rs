@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     call::{Certificate, User},
+    hygiene,
     manifest::{ClientName, Scope},
     runs::{
         DESTINATION_BYTES_MAX, DESTINATIONS_MAX, NewRun, Revocation, Run, RunError, RunId, RunKind,
@@ -313,6 +314,9 @@ impl Identities {
         let expect = Expect::client_assertion(client.name().as_str(), &audiences, now);
         let claims = verify(unverified, client.assertion_keys(), &expect).map_err(IdentityError::Token)?;
         let id = claims.id().ok_or(IdentityError::Claims)?;
+        if claims.audiences().len() != 1 {
+            return Err(IdentityError::Claims); // somebody else could show it here first
+        }
         let expires = claims.expires().saturating_add(expect.leeway).unwrap_or(Timestamp::MAX);
         if !self.used.take(client.name(), id, expires, now) {
             return Err(IdentityError::Replayed);
@@ -337,9 +341,11 @@ impl Identities {
         }
         let fits = !subject.is_empty()
             && subject.chars().count() <= SUBJECT_CHARS_MAX
-            && !subject.chars().any(char::is_control);
+            && !subject.chars().any(char::is_control)
+            && subject.trim() == subject
+            && hygiene::clean(subject).0 == subject;
         if !fits {
-            let message = format!("a user is named by 1 to {SUBJECT_CHARS_MAX} characters");
+            let message = format!("a user is named by 1 to {SUBJECT_CHARS_MAX} characters that readers see");
             return Err(TokenRefusal::Request(message));
         }
         Ok(Some(User { issuer: own.issuer().to_owned(), subject: subject.to_owned() }))

@@ -75,6 +75,10 @@ impl Tokens {
         self.own.as_ref()
     }
 
+    pub(super) fn knows_issuer(&self, issuer: &str) -> bool {
+        self.issuers.knows(issuer) || self.own.as_ref().is_some_and(|own| own.issuer() == issuer)
+    }
+
     /// Who shows a token, over a connection with this certificate.
     pub(super) async fn caller(
         &self,

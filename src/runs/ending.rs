@@ -6,16 +6,20 @@ use jiff::Timestamp;
 use sqlx::SqliteConnection;
 
 use super::{
-    EndReason, EndedRun, REMEMBERED_MS, RunId, Runs, RunsError,
+    EndReason, EndedRun, LABELS_MAX, REMEMBERED_MS, RunId, Runs, RunsError, default_of, insert,
     run::Principal,
     table::{Live, TOMBSTONES_MAX},
 };
+use crate::store::Change;
 
 /// How often what is over is taken out of the store.
 const PRUNE_MS: i64 = 10 * 60_000;
 
 impl Runs {
     /// Ends a run, and erases its labels and destinations. `None` where it was not live.
+    ///
+    /// What a client closes by itself leaves its labels to the principal's default run: nobody sheds what was seen
+    /// by hanging up and beginning anew.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -27,6 +31,9 @@ impl Runs {
     ) -> Result<Option<EndedRun>, RunsError> {
         let mut change = self.shared.store.change().await?;
         let generation = change.generation();
+        if why == EndReason::Closed {
+            leave_labels(&mut change, *id, now.as_millisecond()).await?;
+        }
         let Some(ended) = end_one(&mut change, generation, *id, why, now.as_millisecond()).await? else {
             change.cancel().await?;
             self.shared.catch_up(None).await?;
@@ -114,6 +121,63 @@ impl Runs {
         self.pruned_ms.store(now_ms, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Puts what a live run has seen on the default run of its principal, which is begun where there is none.
+async fn leave_labels(change: &mut Change, id: RunId, now_ms: i64) -> Result<(), RunsError> {
+    let generation = change.generation();
+    let found: Option<(String,)> = sqlx::query_as(
+        "SELECT principal FROM agent_runs WHERE id = $1 AND ended_ms IS NULL AND kind <> 'default'
+         AND EXISTS (SELECT 1 FROM agent_run_labels WHERE run = $1)",
+    )
+    .bind(id.to_string())
+    .fetch_optional(&mut **change)
+    .await?;
+    let Some((principal,)) = found else { return Ok(()) };
+    let default: Option<(String, i64)> = sqlx::query_as(
+        "SELECT id, used_ms + idle_ms FROM agent_runs
+         WHERE principal = $1 AND kind = 'default' AND ended_ms IS NULL",
+    )
+    .bind(&principal)
+    .fetch_optional(&mut **change)
+    .await?;
+    let damaged = |id: String| RunsError::Damaged(format!("run `{id}`"));
+    let heir = match default {
+        Some((heir, idle_from_ms)) if now_ms < idle_from_ms => heir,
+        old => {
+            if let Some((old, _)) = old {
+                let old = RunId::parse(&old).ok_or_else(|| damaged(old.clone()))?;
+                end_one(change, generation, old, EndReason::Idle, now_ms).await?;
+            }
+            let principal = Principal::of_text(&principal).ok_or_else(|| damaged(id.to_string()))?;
+            let heir = RunId::random()?;
+            insert(change, heir, &default_of(&principal), now_ms).await?;
+            heir.to_string()
+        }
+    };
+    sqlx::query("UPDATE agent_runs SET used_ms = $2, generation = $3 WHERE id = $1 AND used_ms < $2")
+        .bind(&heir)
+        .bind(now_ms)
+        .bind(generation)
+        .execute(&mut **change)
+        .await?;
+    sqlx::query(
+        "INSERT INTO agent_run_labels (run, label, generation)
+         SELECT $1, label, $2 FROM agent_run_labels WHERE run = $3 ON CONFLICT DO NOTHING",
+    )
+    .bind(&heir)
+    .bind(generation)
+    .bind(id.to_string())
+    .execute(&mut **change)
+    .await?;
+    let (count,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM agent_run_labels WHERE run = $1")
+        .bind(&heir)
+        .fetch_one(&mut **change)
+        .await?;
+    if usize::try_from(count).unwrap_or(usize::MAX) > LABELS_MAX {
+        return Err(RunsError::TooManyLabels { max: LABELS_MAX });
+    }
+    Ok(())
 }
 
 /// Why a run is to end now, by what is stored of it. `None` where it is not, or has ended.

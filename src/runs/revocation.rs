@@ -195,6 +195,10 @@ impl Revocations {
 /// How many revocations may be in force.
 pub(super) const REVOCATIONS_MAX: usize = 100_000;
 
+/// How many there may be when clients use up assertions and take tokens back, which pass by themselves: the rest
+/// is kept for those who have to act.
+const REVOCATIONS_OF_CLIENTS_MAX: usize = REVOCATIONS_MAX / 2;
+
 /// How long the parts of a token's name may be.
 const TOKEN_BYTES_MAX: usize = 1_024;
 
@@ -222,9 +226,7 @@ impl Runs {
         {
             return Err(RunsError::TooLong { what: "the token's name", bytes_max: TOKEN_BYTES_MAX });
         }
-        if self.shared.table().revocations.len() >= REVOCATIONS_MAX {
-            return Err(RunsError::TooManyRevocations { max: REVOCATIONS_MAX });
-        }
+        self.has_room_to_revoke(matches!(what, Revocation::Token(_)) && until.is_some())?;
         let now_ms = now.as_millisecond();
         let mut until_ms = until.map(Timestamp::as_millisecond);
         let mut change = self.shared.store.change().await?;
@@ -273,9 +275,7 @@ impl Runs {
         if token.issuer.len().max(token.id.len()) > TOKEN_BYTES_MAX {
             return Err(RunsError::TooLong { what: "the token's name", bytes_max: TOKEN_BYTES_MAX });
         }
-        if self.shared.table().revocations.len() >= REVOCATIONS_MAX {
-            return Err(RunsError::TooManyRevocations { max: REVOCATIONS_MAX });
-        }
+        self.has_room_to_revoke(true)?;
         let what = Revocation::Token(token.clone());
         let mut change = self.shared.store.change().await?;
         let generation = change.generation();
@@ -298,6 +298,14 @@ impl Runs {
         change.commit().await?;
         self.shared.catch_up(Some(generation)).await?;
         Ok(true)
+    }
+
+    fn has_room_to_revoke(&self, passes_by_itself: bool) -> Result<(), RunsError> {
+        let max = if passes_by_itself { REVOCATIONS_OF_CLIENTS_MAX } else { REVOCATIONS_MAX };
+        if self.shared.table().revocations.len() >= max {
+            return Err(RunsError::TooManyRevocations { max });
+        }
+        Ok(())
     }
 
     /// Does a caller still stand? Asks memory only, and never waits.

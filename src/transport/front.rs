@@ -263,7 +263,9 @@ impl Front {
         knock.parts.extensions.insert(shown);
         plain_media_types(&mut knock.parts.headers);
         knock.parts.headers.remove(SESSION);
-        let begins_session = is_request && method == "initialize";
+        // A token that is bound to a run needs none.
+        let is_bound = knock.caller.grant().is_some_and(|grant| grant.run.is_some());
+        let begins_session = is_request && method == "initialize" && !is_bound;
         let request = Request::from_parts(knock.parts.clone(), Full::new(body));
         let mut answer = readable(self.protocol.handle(request).await, &id);
         if begins_session && answer.status().is_success() {

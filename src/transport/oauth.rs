@@ -133,6 +133,10 @@ async fn mint(
         Some(_) => return Err(Refused::Grant),
         None => return Err(request("`grant_type` is missing")),
     }
+    if form.has_empty("callgate_tool") {
+        // An empty variable of a harness would otherwise leave all of them.
+        return Err(request("`callgate_tool` is empty: name a tool, or leave it out for all"));
+    }
     let lifetime = form.take("callgate_run_lifetime").map(|text| text.parse().map(Duration::from_secs));
     let wanted = TokenRequest {
         proof: client,
@@ -244,6 +248,10 @@ impl<'a> Form<'a> {
     fn take(&mut self, name: &str) -> Option<String> {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.clone().into_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn has_empty(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, value)| known == name && value.is_empty())
     }
 
     fn take_all(&mut self, name: &str) -> Vec<String> {

@@ -246,11 +246,24 @@ async fn a_key_is_made_rotated_and_revoked_and_each_change_is_on_record_before_a
         ("v1/keys", json!({ "client": "bot0", "expires": "2020-01-01" }), 400),
         ("v1/keys/rotate", json!({ "id": "bot0" }), 409), // that one is in the file
         ("v1/keys/rotate", json!({ "id": "nothing" }), 404),
+        ("v1/keys/rotate", json!({ "id": made["id"] }), 409), // what was taken away is not given back
+        // A revocation does not pass while the thing may still be good.
+        ("v1/revoke", json!({ "kind": "client", "name": "bot1", "until": "2099-01-01T00:00:00Z" }), 400),
+        ("v1/revoke", json!({ "kind": "key", "name": "bot1", "until": "2099-01-01T00:00:00Z" }), 400),
+        (
+            "v1/revoke",
+            json!({ "kind": "token", "issuer": "i", "name": "t", "until": "2026-01-01T00:00:00Z" }),
+            400,
+        ),
         ("v1/keys/revoke", json!({ "id": "nothing" }), 404),
         ("v1/runs/end", json!({ "run": "00".repeat(16) }), 404),
     ] {
         assert_eq!(post(path, body.clone()).await.0, status, "{path} {body}");
     }
+    let lost = json!({ "kind": "token", "issuer": "https://typo.example", "name": "t" });
+    assert_eq!(post("v1/revoke", lost).await.1["known"], false, "nobody's tokens are taken from there");
+    assert_eq!(post("v1/revoke", json!({ "kind": "client", "name": "bot1" })).await.0, 200);
+    assert_eq!(post("v1/keys", json!({ "client": "bot1" })).await.0, 409);
     let (_, listed) = server.ask(Method::GET, "v1/keys", &place.key, None).await;
     let of_bot0: Vec<_> =
         listed["keys"].as_array().unwrap().iter().filter(|key| key["client"] == "bot0").collect();
@@ -269,6 +282,10 @@ async fn a_key_is_made_rotated_and_revoked_and_each_change_is_on_record_before_a
         "revoke allowed: -",
         "end-run -: -",
         "end-run failed: unknown_run",
+        "revoke -: -",
+        "revoke allowed: -",
+        "revoke -: -",
+        "revoke allowed: -",
     ];
     assert_eq!(place.changes(), expected);
     let secrets =

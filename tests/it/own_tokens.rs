@@ -88,7 +88,7 @@ async fn each_mistake_has_the_error_of_the_standard() {
     let grant = "grant_type=client_credentials";
     let key = key("bot");
     let twice_known = format!("{grant}&client_id=bot&client_secret={key}");
-    let cases: [(&str, &str, u16, &str); 19] = [
+    let cases: [(&str, &str, u16, &str); 20] = [
         ("bot", "", 400, "invalid_request"),
         ("bot", "scope=things:read", 400, "invalid_request"),
         ("bot", "grant_type=", 400, "invalid_request"),
@@ -109,6 +109,7 @@ async fn each_mistake_has_the_error_of_the_standard() {
         ("bot", "grant_type=client_credentials&callgate_run_lifetime=soon", 400, "invalid_request"),
         ("bot", "grant_type=client_credentials&callgate_run_lifetime=999999", 400, "invalid_request"),
         ("bot", "grant_type=client_credentials&callgate_tool=%5B", 400, "invalid_request"),
+        ("bot", "grant_type=client_credentials&callgate_tool=", 400, "invalid_request"),
         ("bot", "grant_type=client_credentials&scope=%ff", 400, "invalid_request"),
         ("bot", "grant_type=client_credentials&client_id=other", 400, "invalid_request"),
         ("bot", &twice_known, 400, "invalid_request"),

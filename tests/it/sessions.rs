@@ -130,5 +130,8 @@ async fn what_a_session_has_seen_stays_with_it_and_with_all_that_begins_while_it
     for session in [&one, &later] {
         assert_eq!(end(&gate, "bot", session).await.status, 204);
     }
-    assert!(!is_refused("bot", None).await, "what nobody alive has seen is forgotten");
+    assert!(is_refused("bot", None).await, "hanging up sheds nothing");
+    let anew = session(&gate, "bot").await;
+    assert!(is_refused("bot", Some(&anew)).await, "nor does beginning anew");
+    assert!(!is_refused("bot", Some(&two)).await);
 }

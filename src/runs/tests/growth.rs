@@ -153,3 +153,33 @@ fn no_live_run_ever_sheds_a_label() {
         .unwrap();
     assert!(absorbed.get() > 100, "the histories put labels on runs: {}", absorbed.get());
 }
+
+#[tokio::test]
+async fn what_a_client_closes_by_itself_leaves_what_it_has_seen_to_the_default_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (runs(folder.path()).await, runs(folder.path()).await);
+    // With a default run that was there before, with none, and with one that was idle for too long.
+    for (user, begun, closed) in [("ann", Some(0), 1), ("ben", None, 1), ("cat", Some(0), 40)] {
+        let principal = for_user(user);
+        if let Some(begun) = begun {
+            assert!(one.default_run(&principal, at(begun)).await.unwrap().labels().is_empty());
+        }
+        let session = NewRun { kind: RunKind::Session, session: Some(user), ..minted(&principal) };
+        let run = one.begin(&session, at(closed)).await.unwrap();
+        one.absorb(&run, &labels(&["untrusted"])).await.unwrap();
+        one.end(&run.id(), EndReason::Closed, at(closed)).await.unwrap().unwrap();
+        let (id, again) = (run.id(), at(closed + 1));
+        drop(run);
+        assert!(one.resume(&id, &principal, again).await.is_err());
+        for runs in [&one, &other] {
+            runs.shared.catch_up(None).await.unwrap();
+            assert_eq!(runs.default_run(&principal, again).await.unwrap().labels(), &labels(&["untrusted"]));
+        }
+        let next = one.begin(&minted(&principal), again).await.unwrap();
+        assert_eq!(next.labels(), &labels(&["untrusted"]), "{user}");
+    }
+    // Of what saw nothing, nothing is left, and no default run is begun for it.
+    let clean = one.begin(&minted(&for_user("dan")), at(0)).await.unwrap().id();
+    one.end(&clean, EndReason::Closed, at(0)).await.unwrap().unwrap();
+    assert!(one.default_run(&for_user("dan"), at(0)).await.unwrap().labels().is_empty());
+}

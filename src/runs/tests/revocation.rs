@@ -195,3 +195,26 @@ async fn a_flood_that_leaves_no_task_its_turn_does_not_make_the_state_stale() {
         assert_eq!(runs.check(&standing(), at(0)), Ok(())); // and never waits for anything
     }
 }
+
+#[tokio::test]
+async fn what_clients_use_up_leaves_room_for_those_who_have_to_act() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateFolder::prepare(&folder.path().join("state")).unwrap();
+    let store = Store::open(&state).await.unwrap();
+    let until = at(1_000_000);
+    let used = sqlx::query(
+        r#"WITH RECURSIVE used(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM used WHERE x < 50000)
+           INSERT INTO revocations (kind, name, actor, reason, made_ms, until_ms, generation)
+           SELECT 'token', '["i","' || x || '"]', 'client:bot', 'used', 0, $1, 0 FROM used"#,
+    );
+    used.bind(until.as_millisecond()).execute(store.pool()).await.unwrap();
+    let runs = Runs::open(store).await.unwrap();
+    let token = TokenId { issuer: "i".into(), id: "another".into() };
+    let full = |result: Result<(), RunsError>| matches!(result, Err(RunsError::TooManyRevocations { .. }));
+    assert!(full(runs.use_up(&token, "client:bot", until, at(0)).await.map(|_| ())));
+    let taken_back = Revocation::Token(token);
+    assert!(full(runs.revoke(&taken_back, "client:bot", "", Some(until), at(0)).await));
+    // Whoever has to act can.
+    runs.revoke(&taken_back, "dana", "", None, at(0)).await.unwrap();
+    runs.revoke(&Revocation::Client(bot().client), "dana", "", None, at(0)).await.unwrap();
+}
