@@ -1,6 +1,7 @@
 //! The shared nouns: a call, how it ended, and the trail it leaves.
 
 mod facts;
+mod relay;
 mod salt;
 mod trace;
 mod trail;
@@ -23,6 +24,7 @@ pub use facts::{
     AnswerFacts, CallerFacts, DecisionFacts, DecisionVerdict, Facts, HiddenFacts, Judged, PolicyFact,
     TokenFacts, ToolFacts,
 };
+pub use relay::{Era, NoAnswer, Passing, Relay, Retry};
 pub use salt::{Digested, Salt};
 pub use trace::TraceId;
 pub use trail::{Passed, Refusal, StageNote, Trail};
@@ -44,6 +46,10 @@ pub struct Call {
     pub received: Timestamp,
     /// Cancelled when the caller no longer waits.
     pub cancel: CancellationToken,
+    /// The line to the caller while the call lasts, where its transport has one.
+    pub relay: Option<Relay>,
+    /// What the caller brings, where it makes the call again because it was asked something.
+    pub retry: Option<Retry>,
 }
 
 impl Call {
@@ -51,7 +57,14 @@ impl Call {
     #[must_use]
     pub fn now(kind: CallKind, proof: Proof, origin: Origin, cancel: CancellationToken) -> Self {
         let received = Timestamp::now();
-        Self { id: CallId::random(received), kind, proof, origin, trace: None, received, cancel }
+        let id = CallId::random(received);
+        Self { id, kind, proof, origin, trace: None, received, cancel, relay: None, retry: None }
+    }
+
+    /// The same call, with a line to its caller.
+    #[must_use]
+    pub fn relayed(self, relay: Relay) -> Self {
+        Self { relay: Some(relay), ..self }
     }
 
     /// The same call, of the trace that a `traceparent` names.
