@@ -19,6 +19,7 @@ pub mod call;
 pub mod egress;
 pub mod store;
 pub mod runs;
+pub mod rounds;
 pub mod identity;
 pub mod catalog;
 pub mod limits;

@@ -1,5 +1,6 @@
 //! State that outlives a process, shared by all processes on one state folder.
 
+mod key;
 mod once;
 
 use std::{
@@ -16,6 +17,7 @@ use sqlx::{
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+pub use key::{KEY_BYTES, KeyFileError, key_file};
 pub(crate) use once::{place_once, private};
 
 /// A state folder that cannot be used.

@@ -15,6 +15,8 @@ mod writer;
 
 use std::{io, path::PathBuf, time::Duration};
 
+use crate::store::KeyFileError;
+
 pub use crate::call::{Digested, Salt};
 pub use format::{BODY_BYTES_MAX, Kind};
 pub use key::SideKey;
@@ -53,22 +55,9 @@ pub enum SideError {
         /// Why.
         source: io::Error,
     },
-    /// The key file does not hold a key.
-    #[error("the key file `{}` holds {bytes} bytes; a key has 32", path.display())]
-    KeyLength {
-        /// The key file.
-        path: PathBuf,
-        /// How many bytes it holds.
-        bytes: usize,
-    },
-    /// Others than its owner can use the key file.
-    #[error("the key file `{}` can be used by others: its mode is {mode:o}; make it 600", path.display())]
-    KeyExposed {
-        /// The key file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// Its key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
     /// The store would be too small to hold anything.
     #[error("a side store of {bytes_max} bytes is too small; it needs at least {STORE_BYTES_MIN}")]
     TooSmall {

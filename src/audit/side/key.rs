@@ -1,20 +1,18 @@
 //! The key of the side stores of a state folder.
 
-use std::{fs, io, path::Path};
+use std::path::Path;
 
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::hmac;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use secrecy::{ExposeSecret as _, ExposeSecretMut as _, SecretBox, SecretString};
+use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 
 use super::{SideError, format::SegmentKey};
-use crate::store::place_once;
+use crate::store::{KEY_BYTES, key_file};
 
 /// Encrypts side stores. Each file is under a key of its own, made from this one: random nonces
 /// of 96 bits are safe for some 2³² entries under a key, which one key would pass within days.
 #[derive(Debug)]
 pub struct SideKey(SecretBox<[u8; KEY_BYTES]>);
-
-const KEY_BYTES: usize = 32;
 
 impl SideKey {
     /// The key that configuration gives.
@@ -35,21 +33,7 @@ impl SideKey {
     /// # Errors
     /// When the file cannot be read or made, holds no key, or can be used by others.
     pub fn open(path: &Path) -> Result<Self, SideError> {
-        let failed = |source| SideError::Io { path: path.to_owned(), source };
-        let found = match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                place_once(path, random()?.expose_secret()).map_err(failed)?;
-                fs::read(path)
-            }
-            found => found,
-        };
-        let found = found.map_err(failed)?;
-        refuse_exposed(path)?;
-        let key = found
-            .as_slice()
-            .try_into()
-            .map_err(|_| SideError::KeyLength { path: path.to_owned(), bytes: found.len() })?;
-        Ok(Self::from_bytes(key))
+        Ok(Self(key_file(path)?))
     }
 
     /// Names the key without telling it.
@@ -71,23 +55,4 @@ impl SideKey {
         }
         context.sign().as_ref().first_chunk().copied().unwrap_or_default()
     }
-}
-
-fn random() -> Result<SecretBox<[u8; KEY_BYTES]>, SideError> {
-    let mut key = SecretBox::new(Box::new([0; KEY_BYTES]));
-    rand::fill(key.expose_secret_mut()).map_err(|_| SideError::NoRandom)?;
-    Ok(key)
-}
-
-#[cfg(unix)]
-fn refuse_exposed(path: &Path) -> Result<(), SideError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let failed = |source| SideError::Io { path: path.to_owned(), source };
-    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(SideError::KeyExposed { path: path.to_owned(), mode }) }
-}
-
-#[cfg(not(unix))]
-fn refuse_exposed(_: &Path) -> Result<(), SideError> {
-    Ok(())
 }

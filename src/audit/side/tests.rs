@@ -1,5 +1,7 @@
-use super::*;
 use std::{fs, path::Path, time::Instant};
+
+use super::*;
+use crate::store::KeyFileError;
 
 const ORIGIN: &str = "callgate.local/00/serve-0";
 const WAIT: Duration = Duration::from_secs(10);
@@ -432,11 +434,14 @@ fn a_key_file_is_made_once_and_is_its_owners_alone() {
         use std::os::unix::fs::PermissionsExt as _;
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(SideKey::open(&path), Err(SideError::KeyExposed { mode: 0o640, .. })));
+        assert!(matches!(
+            SideKey::open(&path),
+            Err(SideError::Key(KeyFileError::Exposed { mode: 0o640, .. }))
+        ));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
     fs::write(&path, b"short").unwrap();
-    assert!(matches!(SideKey::open(&path), Err(SideError::KeyLength { bytes: 5, .. })));
+    assert!(matches!(SideKey::open(&path), Err(SideError::Key(KeyFileError::Length { bytes: 5, .. }))));
 }
 
 /// The other process of the next test; does nothing where it is run by itself.
