@@ -18,9 +18,10 @@ use crate::{
     identity::Identities,
     manifest::{Problem, RecordSpec, SecretRef, WitnessSpec},
     release::Project,
+    rounds::Rounds,
     rules::Secrets,
     runs::{Runs, RunsError},
-    store::{StateError, StateFolder, Store},
+    store::{KeyFileError, StateError, StateFolder, Store},
 };
 
 /// Why a project does not become a gate.
@@ -41,6 +42,9 @@ pub enum OpenError {
     /// A secret of the record cannot be read.
     #[error("the record's key: {0}")]
     Secret(#[from] CredentialError),
+    /// The key of calls that are continued cannot be used.
+    #[error(transparent)]
+    Rounds(#[from] KeyFileError),
     /// Connections cannot be made.
     #[error(transparent)]
     Egress(#[from] EgressError),
@@ -98,7 +102,8 @@ impl App {
         let identity = server.map(|server| server.identity.clone()).unwrap_or_default();
         let identities = Identities::new(Arc::clone(&runs), &identity, &egress);
         let backends = Backends::new(egress.clone());
-        let gateway = Arc::new(Gateway::new(rules, Arc::clone(&runs), identities, audit, backends));
+        let rounds = Rounds::open(&folder, Arc::clone(&runs))?;
+        let gateway = Arc::new(Gateway::new(rules, Arc::clone(&runs), identities, audit, backends, rounds));
         Ok(Self { gateway, project, warnings: problems, runs, witnesses, egress, _listener: listener })
     }
 

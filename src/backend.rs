@@ -13,7 +13,7 @@ mod response;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -57,14 +57,56 @@ pub struct CallLimits {
 /// `Debug` leaves the body out: no guard has looked at it yet.
 #[derive(Clone, PartialEq)]
 pub struct Answer {
-    /// The status, from 200 to 299.
-    pub status: u16,
-    /// The body; `null` where there is none.
-    pub body: Value,
+    /// The status of an HTTP API, from 200 to 299.
+    pub status: Option<u16>,
+    /// The body.
+    pub body: Body,
     /// How many bytes the body had, once decoded.
     pub bytes: usize,
     /// The address that answered.
     pub peer: Option<SocketAddr>,
+}
+
+#[cfg(test)]
+impl Answer {
+    /// The value of an HTTP API.
+    pub(crate) fn json(&self) -> &Value {
+        match &self.body {
+            Body::Json(value) => value,
+            Body::Tool(_) | Body::Questions(_) => panic!("no answer of an HTTP API"),
+        }
+    }
+}
+
+/// What a backend answered.
+#[derive(Clone, PartialEq)]
+pub enum Body {
+    /// An HTTP API's value; `null` where there is none.
+    Json(Value),
+    /// The result of a tool of another MCP server.
+    Tool(ToolResult),
+    /// What another MCP server asks the caller before it goes on.
+    Questions(Questions),
+}
+
+/// The result of a tool of another MCP server (MCP 2026-07-28 tools, "Tool Result").
+#[derive(Clone, PartialEq)]
+pub struct ToolResult {
+    /// The content blocks, as they came.
+    pub content: Vec<Value>,
+    /// The structured content.
+    pub structured: Option<Value>,
+    /// Whether the tool says that it failed.
+    pub is_error: bool,
+}
+
+/// What another MCP server asks the caller (MCP 2026-07-28, "Multi Round-Trip Requests").
+#[derive(Clone, PartialEq)]
+pub struct Questions {
+    /// The questions, by key.
+    pub requests: Map<String, Value>,
+    /// What the server wants to see again.
+    pub state: Option<String>,
 }
 
 impl fmt::Debug for Answer {

@@ -67,7 +67,8 @@ use crate::{
     },
     limits::Limits,
     manifest::{ClientName, Label},
-    output::{Content, Released},
+    output::Released,
+    rounds::Rounds,
     rules::Rules,
     runs::{EndReason, Principal, Run, RunId, Runs},
     schema::Lane,
@@ -87,6 +88,7 @@ pub struct Gateway {
     approvals: Approvals,
     audit: Audit,
     backends: Backends,
+    rounds: Rounds,
     runs: Arc<Runs>,
     /// A fault that a test plants between the intent and the request.
     #[cfg(test)]
@@ -102,6 +104,7 @@ impl Gateway {
         identities: Identities,
         audit: Audit,
         backends: Backends,
+        rounds: Rounds,
     ) -> Self {
         let limits = Limits::build(&rules.clients, &rules.catalog);
         Self {
@@ -112,6 +115,7 @@ impl Gateway {
             approvals: Approvals::default(),
             audit,
             backends,
+            rounds,
             runs,
             #[cfg(test)]
             fault: std::sync::atomic::AtomicBool::new(false),
@@ -143,15 +147,19 @@ impl Gateway {
         let metered = trail.note(self.limits.spend(admitted))?;
         let validated = trail.note(rules.schemas.validate(metered, &self.lane).await)?;
         let authorized = trail.note(rules.policies.authorize(validated))?;
-        let planned = trail.note(rules.plans.plan(self.backends.egress(), authorized).await)?;
+        let planned = rules.plans.plan(self.backends.egress(), &self.rounds, &rules.digest, authorized).await;
+        let planned = trail.note(planned)?;
         let approved = trail.note(self.approvals.settle(planned))?;
         let committed = self.audit.commit(approved, trail).await;
         let committed = trail.note(committed)?;
         #[cfg(test)]
         assert!(!self.fault.load(std::sync::atomic::Ordering::Relaxed), "planted");
         let executed = trail.note(self.backends.execute(&rules.routes, committed).await)?;
-        let released = trail.note(rules.output.release(&rules.policies, executed, &self.lane).await)?;
+        let mut released = trail.note(rules.output.release(&rules.policies, executed, &self.lane).await)?;
         self.absorb(&released).await?; // what was seen is remembered before it is answered
+        let now = Timestamp::now();
+        let seal = |released: &Released, state| self.rounds.seal(&released.round(&rules.digest), state, now);
+        released.seal(seal).map_err(CallError::Round)?;
         Ok(released)
     }
 
@@ -163,8 +171,8 @@ impl Gateway {
     async fn seal(&self, mut trail: Trail, outcome: Result<Released, CallError>) -> Reply {
         self.audit.note_judged(&mut trail);
         if let Ok(released) = &outcome {
-            let (Content::Structured(value) | Content::Unchecked(value)) = released.content();
-            self.audit.note_result(&mut trail, value, released.tool().manifest().record);
+            let (value, record) = (released.content().value(), released.tool().manifest().record);
+            self.audit.note_result(&mut trail, value, record);
         }
         if let Err(CallError::Identity(refusal)) = &outcome
             && trail.facts.caller.is_none()
@@ -442,7 +450,9 @@ fn trail_left(trail: &Trail) -> bool {
 
 fn ending(outcome: &Result<Released, CallError>) -> Ending {
     match outcome {
-        Ok(_) => Ending { outcome: Outcome::Allowed, stage: None, code: None, detail: None },
+        Ok(released) => {
+            Ending { outcome: reply::outcome_of(released), stage: None, code: None, detail: None }
+        }
         Err(error) => Ending {
             outcome: error.outcome(),
             stage: Some(error.stage()),

@@ -5,6 +5,7 @@
 //! is left is validated again. An answer that then still holds a secret of the
 //! gate's own is withheld. What the run has now seen is handed on as labels.
 
+mod blocks;
 mod shape;
 
 use std::{
@@ -13,10 +14,10 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::{
-    backend::Executed,
+    backend::{Body, Executed, Questions, ToolResult},
     call::{Facts, Outcome, Passed, PolicyFact, Refusal, Stage},
     credential::LiveSecrets,
     hygiene::{Findings, Hidden, clean_value, inspect_value},
@@ -24,6 +25,8 @@ use crate::{
     policy::{CallFacts, Policies, PolicyError, Question},
     schema::{CompiledSchema, Lane, Mismatch, Unchecked},
 };
+
+use blocks::BadBlock;
 
 pub use shape::Shape;
 
@@ -48,6 +51,27 @@ pub enum Content {
     Structured(Value),
     /// An answer without a schema, which its manifest lets out on purpose.
     Unchecked(Value),
+    /// The result of a tool of another MCP server (`content`, `structuredContent`, `isError`), which its
+    /// manifest lets out without a schema.
+    Result(Value),
+    /// What the server behind the gate asks the caller before it goes on: there is no answer yet.
+    Questions {
+        /// The questions, by key.
+        requests: Value,
+        /// What the server wants to see again.
+        state: Option<String>,
+    },
+}
+
+impl Content {
+    /// The value that leaves.
+    #[must_use]
+    pub const fn value(&self) -> &Value {
+        match self {
+            Self::Structured(value) | Self::Unchecked(value) | Self::Result(value) => value,
+            Self::Questions { requests, .. } => requests,
+        }
+    }
 }
 
 /// Fields that were removed, and why.
@@ -82,6 +106,50 @@ impl Released {
     #[must_use]
     pub fn removed(&self) -> &[Removal] {
         &self.removed
+    }
+}
+
+impl Released {
+    /// Holds an answer against its schema, and its fields against policy.
+    async fn check(
+        &mut self,
+        checked: &Checked,
+        policies: &Policies,
+        mut answer: Value,
+        lane: &Lane,
+    ) -> Result<Content, OutputError> {
+        self.dropped = checked.shape.prune(&mut answer);
+        let client = self.executed.caller().client().name();
+        let (mut answer, mismatch) = lane.check(client, &checked.schema, answer, |answer| answer).await?;
+        if let Some(Mismatch { on_record: at, rule, .. }) = mismatch {
+            return Err(OutputError::Mismatch { at, rule });
+        }
+        let facts = CallFacts::of(&self.executed);
+        let present = checked.shape.labels(&answer);
+        let (released, removed) = ask(policies, &facts.question(), present)?;
+        self.labels.extend(released);
+        if !removed.is_empty() {
+            answer = remove(checked, answer, &removed, lane, client).await?;
+        }
+        self.removed = removed;
+        Ok(Content::Structured(answer))
+    }
+
+    /// Puts what its caller is to bring back in the place of what the server wants to see again.
+    ///
+    /// # Errors
+    /// When it cannot be sealed.
+    pub fn seal<E>(
+        &mut self,
+        seal: impl FnOnce(&Self, Option<String>) -> Result<String, E>,
+    ) -> Result<(), E> {
+        let Content::Questions { state, .. } = &mut self.content else { return Ok(()) };
+        let state = state.take();
+        let sealed = seal(self, state)?;
+        if let Content::Questions { state, .. } = &mut self.content {
+            *state = Some(sealed);
+        }
+        Ok(())
     }
 }
 
@@ -156,6 +224,14 @@ pub enum OutputError {
         /// Whose secret it is.
         credential: String,
     },
+    /// The answer of another MCP server has a content block that does not leave.
+    #[error("the content block at `{at}` breaks the rule `{rule}`")]
+    Block {
+        /// The JSON pointer below `content`.
+        at: String,
+        /// The rule.
+        rule: &'static str,
+    },
     /// The tool has no output rules: it is not of this release.
     #[error("tool `{tool}` has no output rules")]
     NoRules {
@@ -180,6 +256,7 @@ impl Refusal for OutputError {
             Self::Policy { .. } => "release_undecided",
             Self::Hidden { hidden, .. } => hidden.code(),
             Self::Secret { .. } => "secret_in_answer",
+            Self::Block { .. } => "content_block",
             Self::NoRules { .. } => "no_output_rules",
         }
     }
@@ -244,31 +321,43 @@ impl OutputRules {
         if executed.tool().manifest().yields == Yields::Untrusted {
             labels.extend(Label::parse(UNTRUSTED));
         }
-        let mut answer = executed.take_body();
+        let (mut answer, form) = match executed.take_body() {
+            Body::Json(answer) => (answer, Form::Json),
+            Body::Tool(ToolResult { content, structured, is_error }) => match (structured, &rule.checked) {
+                // What the schema describes is what leaves; the blocks would only repeat it.
+                (Some(structured), Some(_)) if !is_error => (structured, Form::Json),
+                (structured, _) => (result(content, structured, is_error), Form::Result { is_error }),
+            },
+            Body::Questions(Questions { requests, state }) => {
+                (Value::Object(requests), Form::Questions { state })
+            }
+        };
         let hidden = reveal(executed.tool().manifest().text.answers, &mut answer).map_err(|hidden| {
             let schema = rule.checked.as_ref().map(|checked| Arc::clone(&checked.schema));
             OutputError::Hidden { hidden, schema }
         })?;
-        let Some(checked) = &rule.checked else {
-            self.keep_secrets(&answer)?;
-            let content = Content::Unchecked(answer);
-            return Ok(Released { executed, content, labels, removed: Vec::new(), dropped: 0, hidden });
+        let mut released = Released {
+            executed,
+            content: Content::Unchecked(Value::Null),
+            labels,
+            removed: Vec::new(),
+            dropped: 0,
+            hidden,
         };
-        let dropped = checked.shape.prune(&mut answer);
-        let (mut answer, mismatch) =
-            lane.check(executed.caller().client().name(), &checked.schema, answer, |answer| answer).await?;
-        if let Some(Mismatch { on_record: at, rule, .. }) = mismatch {
-            return Err(OutputError::Mismatch { at, rule });
-        }
-        let facts = CallFacts::of(&executed);
-        let present = checked.shape.labels(&answer);
-        let (released, removed) = ask(policies, &facts.question(), present)?;
-        labels.extend(released);
-        if !removed.is_empty() {
-            answer = remove(checked, answer, &removed, lane, executed.caller().client().name()).await?;
-        }
-        self.keep_secrets(&answer)?;
-        Ok(Released { executed, content: Content::Structured(answer), labels, removed, dropped, hidden })
+        let content = match form {
+            Form::Json => match &rule.checked {
+                Some(checked) => released.check(checked, policies, answer, lane).await?,
+                None => Content::Unchecked(answer),
+            },
+            Form::Result { is_error } => {
+                released.dropped = bare(&mut answer, is_error, rule.checked.as_ref())?;
+                Content::Result(answer)
+            }
+            Form::Questions { state } => Content::Questions { requests: answer, state },
+        };
+        self.keep_secrets(content.value())?;
+        released.content = content;
+        Ok(released)
     }
 
     /// Searches the answer as it would be sent: names, texts and numbers in one.
@@ -283,6 +372,50 @@ impl OutputRules {
             None => Ok(()),
         }
     }
+}
+
+/// What kind of answer is looked at.
+enum Form {
+    /// A value, which a schema may describe.
+    Json,
+    /// The result of another MCP server's tool, in blocks.
+    Result { is_error: bool },
+    /// Questions to the caller.
+    Questions { state: Option<String> },
+}
+
+/// What a tool whose answers carry labels says where it fails: its own words might hold what is labelled.
+const FAILED: &str = "the tool reported an error";
+
+/// The result of another MCP server's tool, as it goes on.
+fn result(content: Vec<Value>, structured: Option<Value>, is_error: bool) -> Value {
+    let mut result = Map::new();
+    result.insert("content".into(), Value::Array(content));
+    result.extend(structured.map(|structured| ("structuredContent".to_owned(), structured)));
+    if is_error {
+        result.insert("isError".into(), Value::Bool(true));
+    }
+    Value::Object(result)
+}
+
+/// Keeps of a result in blocks what may leave, and says how many members were dropped. A tool with a schema
+/// answers by it, or with an error.
+fn bare(answer: &mut Value, is_error: bool, checked: Option<&Checked>) -> Result<usize, OutputError> {
+    if let Some(checked) = checked {
+        if !is_error {
+            return Err(OutputError::Mismatch { at: "/structuredContent".into(), rule: "required".into() });
+        }
+        if checked.shape.is_labelled() {
+            *answer = result(vec![json!({ "type": "text", "text": FAILED })], None, true);
+            return Ok(1);
+        }
+        // What an error says by the side is described by nobody.
+        if let Some(answer) = answer.as_object_mut() {
+            answer.remove("structuredContent");
+        }
+    }
+    let Some(Value::Array(blocks)) = answer.get_mut("content") else { return Ok(0) };
+    blocks::prune(blocks).map_err(|BadBlock { at, rule }| OutputError::Block { at, rule })
 }
 
 /// Removes the characters that no reader sees, before anything is decided by what the answer says.

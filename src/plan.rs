@@ -1,11 +1,12 @@
 //! `Authorized → Planned`: what exactly would be sent?
 //!
-//! A [`Plan`] is compiled once, when a tool is loaded; each call makes it an
-//! [`OutgoingRequest`], purely. It is made before a person is asked and before
+//! A [`Plan`] is compiled once, when a tool is loaded; each call makes it
+//! [`Outgoing`], purely. It is made before a person is asked and before
 //! the intent is on record: what they agree to, and what stands on record, is
 //! what is sent, and an argument that cannot be sent leaves no intent behind.
 
 mod http;
+mod mcp;
 #[cfg(test)]
 mod naive;
 mod request;
@@ -14,6 +15,8 @@ mod urls;
 
 use std::{collections::HashMap, ops::Deref};
 
+use jiff::Timestamp;
+use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -21,9 +24,11 @@ use crate::{
     egress::{Allowances, CONNECT_TIMEOUT, Egress, EgressRefusal, Way},
     manifest::ToolName,
     policy::Authorized,
+    rounds::{Round, RoundError, Rounds},
 };
 
-pub use http::{Plan, PlanError};
+pub use http::{HttpPlan, PlanError};
+pub use mcp::{McpPlan, OutgoingCall, Resumed};
 pub use request::OutgoingRequest;
 pub(crate) use urls::unsaid as urls_unsaid;
 
@@ -34,14 +39,75 @@ const URLS_MAX: usize = 32;
 #[derive(Debug)]
 pub struct Planned {
     authorized: Authorized,
-    request: OutgoingRequest,
+    outgoing: Outgoing,
+}
+
+/// How one tool's arguments become what is sent.
+#[derive(Clone, Debug)]
+pub enum Plan {
+    /// A request to an HTTP API.
+    Http(HttpPlan),
+    /// A call of a tool of another MCP server.
+    Mcp(McpPlan),
+}
+
+/// What is sent, but for its credential.
+#[derive(Clone, Debug)]
+pub enum Outgoing {
+    /// A request to an HTTP API.
+    Http(OutgoingRequest),
+    /// A call of a tool of another MCP server, with the arguments as they are.
+    Mcp(OutgoingCall),
+}
+
+impl Plan {
+    fn outgoing(&self, arguments: &Map<String, Value>) -> Result<Outgoing, Unsendable> {
+        Ok(match self {
+            Self::Http(plan) => Outgoing::Http(plan.request(arguments)?),
+            Self::Mcp(plan) => Outgoing::Mcp(plan.call()),
+        })
+    }
+
+    fn urls<'a>(&self, arguments: &'a Map<String, Value>) -> Vec<(String, &'a str)> {
+        match self {
+            Self::Http(plan) => plan.urls(arguments),
+            Self::Mcp(plan) => plan.urls(arguments),
+        }
+    }
 }
 
 impl Planned {
     /// What is sent.
     #[must_use]
-    pub const fn request(&self) -> &OutgoingRequest {
-        &self.request
+    pub const fn outgoing(&self) -> &Outgoing {
+        &self.outgoing
+    }
+}
+
+impl Planned {
+    /// The call, as a state is bound to it that its caller brings back.
+    #[must_use]
+    pub fn round<'a>(&'a self, release: &'a str) -> Round<'a> {
+        Round {
+            principal: self.run().principal(),
+            kind: self.kind.word(),
+            target: self.kind.target(),
+            definition: self.tool().digest(),
+            arguments: self.arguments().as_value(),
+            release,
+        }
+    }
+
+    /// Takes what the caller brings to a call that asked it something. A state is good once: it is used up here.
+    async fn resume(&mut self, rounds: &Rounds, release: &str) -> Result<(), RoundError> {
+        let Some(retry) = &self.retry else { return Ok(()) };
+        let Outgoing::Mcp(call) = &self.outgoing else { return Err(RoundError::Foreign) };
+        // Whoever was asked was given a state, also where the server wanted none.
+        let sealed = retry.state.as_ref().ok_or(RoundError::Foreign)?;
+        let state = rounds.resume(&self.round(release), sealed, Timestamp::now()).await?;
+        let resumed = Resumed { responses: retry.responses.clone(), state };
+        self.outgoing = Outgoing::Mcp(call.resume(resumed));
+        Ok(())
     }
 }
 
@@ -58,7 +124,7 @@ impl Passed for Planned {
 }
 
 /// Why arguments make no request.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Unsendable {
     /// An argument cannot take its place in the request.
     #[error("{} {reason}", subject(pointer))]
@@ -76,6 +142,9 @@ pub enum Unsendable {
         /// Why.
         refusal: EgressRefusal,
     },
+    /// The call cannot be the continuation of one that asked its caller something.
+    #[error(transparent)]
+    Round(#[from] RoundError),
     /// The tool has no plan: it is not of this release.
     #[error("tool `{tool}` has no plan")]
     NoPlan {
@@ -96,6 +165,8 @@ impl Refusal for Unsendable {
         match self {
             Self::Argument { .. } => "argument_unsendable",
             Self::Egress { .. } => "egress_refused",
+            Self::Round(RoundError::Runs(_)) => "runs_unavailable",
+            Self::Round(_) => "request_state",
             Self::NoPlan { .. } => "no_plan",
         }
     }
@@ -105,7 +176,10 @@ impl Refusal for Unsendable {
             Self::Argument { .. } => self.to_string(),
             // Where a name leads is not the agent's to learn.
             Self::Egress { pointer, .. } => format!("argument `{pointer}` is a URL that may not be called"),
-            Self::NoPlan { .. } => "temporarily unavailable".into(),
+            Self::Round(RoundError::Foreign | RoundError::Expired | RoundError::Used) => {
+                format!("{self}: make the call without it")
+            }
+            Self::NoPlan { .. } | Self::Round(_) => "temporarily unavailable".into(),
         }
     }
 }
@@ -132,9 +206,16 @@ impl Plans {
     /// Makes the request of a call, and judges the URLs among its arguments.
     ///
     /// # Errors
-    /// When an argument cannot take its place in it, or leads where the service may not go.
-    pub async fn plan(&self, egress: &Egress, authorized: Authorized) -> Result<Planned, Unsendable> {
-        let planned = self.rehearse(authorized)?;
+    /// When an argument cannot take its place in it, or leads where the service may not go, or when it is no
+    /// continuation of the call that it says it continues.
+    pub async fn plan(
+        &self,
+        egress: &Egress,
+        rounds: &Rounds,
+        release: &str,
+        authorized: Authorized,
+    ) -> Result<Planned, Unsendable> {
+        let mut planned = self.rehearse(authorized)?;
         let Entry { plan, allowances } = self.of(&planned)?;
         let urls = plan.urls(planned.arguments().as_map());
         if let Some((pointer, _)) = urls.get(URLS_MAX) {
@@ -144,6 +225,7 @@ impl Plans {
         if !urls.is_empty() {
             judge(&egress.way(allowances), urls).await?;
         }
+        planned.resume(rounds, release).await?;
         Ok(planned)
     }
 
@@ -152,8 +234,8 @@ impl Plans {
     /// # Errors
     /// When an argument cannot take its place in it.
     pub fn rehearse(&self, authorized: Authorized) -> Result<Planned, Unsendable> {
-        let request = self.of(&authorized)?.plan.request(authorized.arguments().as_map())?;
-        Ok(Planned { authorized, request })
+        let outgoing = self.of(&authorized)?.plan.outgoing(authorized.arguments().as_map())?;
+        Ok(Planned { authorized, outgoing })
     }
 
     fn of(&self, authorized: &Authorized) -> Result<&Entry, Unsendable> {

@@ -29,7 +29,7 @@ use crate::{
         Source, TimeSpan, ToolLimits, ToolManifest, ToolName, Unlisted, join_pointer, read_value,
     },
     output::{Checked, OutputRule, OutputRules, Shape},
-    plan::{Plan, Plans},
+    plan::{HttpPlan, Plan, Plans},
     policy::{Inputs, Policies, ToolFacts},
     schema::{BadSchema, CompiledSchema, Schemas, compile},
 };
@@ -284,11 +284,11 @@ fn route(
     let BackendSpec::Http(http) = &manifest.backend;
     let service = files.server.1.services.get(&http.service)?; // a missing one is a problem of its own
     let allowances = Allowances::new(&service.egress).ok()?; // what is wrong is a problem of the service
-    match Plan::compile(http, &service.url, &manifest.input) {
+    match HttpPlan::compile(http, &service.url, &manifest.input) {
         Ok(plan) => {
             credentials::clash(files, source, manifest, &plan, problems);
             let limits = limits(service, manifest.limits);
-            Some((plan, Route { limits, allowances, credential: manifest.credential.clone() }))
+            Some((Plan::Http(plan), Route { limits, allowances, credential: manifest.credential.clone() }))
         }
         Err(errors) => {
             problems.extend(

@@ -16,6 +16,7 @@ mod source;
 mod stdio;
 mod tls;
 mod visitor;
+mod wire;
 
 pub use http::{HttpError, HttpServer};
 pub use listener::problems as listener_problems;

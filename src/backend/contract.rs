@@ -68,7 +68,7 @@ async fn call(subject: &impl Subject, behaviour: Behaviour) -> Result<Answer, Ba
 
 async fn answers(subject: &impl Subject) {
     let answer = call(subject, Behaviour::Prompt).await.unwrap();
-    assert_eq!(answer.body, serde_json::json!({ "ok": true }));
+    assert_eq!(answer.json(), &serde_json::json!({ "ok": true }));
 }
 
 async fn times_out(subject: &impl Subject) {
@@ -127,7 +127,7 @@ async fn never_prints_a_credential(subject: &impl Subject) {
     ] {
         let outcome = call(subject, behaviour).await;
         let shown = match &outcome {
-            Ok(answer) => format!("{answer:?} {}", answer.body),
+            Ok(answer) => format!("{answer:?} {}", answer.json()),
             Err(error) => format!("{error} {error:?} {}", error.public_message()),
         };
         assert!(!shown.contains(SECRET), "{behaviour:?}: {shown}");

@@ -4,13 +4,14 @@ use std::{collections::HashMap, net::SocketAddr, ops::Deref, time::Instant};
 
 use serde_json::Value;
 
-use super::{Answer, BackendError, Backends, CallLimits, TimeLimit};
+use super::{Answer, BackendError, Backends, Body, CallLimits, TimeLimit};
 use crate::{
     audit::Committed,
     call::{AnswerFacts, Facts, Outcome, Passed, Refusal, Stage},
     credential::{CredentialError, Credentials, Lease, LeaseRequest},
     egress::{Allowances, Departure},
     manifest::{CredentialChoice, CredentialName, Effects, ServiceName, ToolName},
+    plan::Outgoing,
     runs::StandingError,
 };
 
@@ -28,13 +29,13 @@ pub struct Executed {
 
 impl Executed {
     /// Takes the answer's body out, to be judged. Only the first taker gets it.
-    pub fn take_body(&mut self) -> Value {
-        self.answer.body.take()
+    pub const fn take_body(&mut self) -> Body {
+        std::mem::replace(&mut self.answer.body, Body::Json(Value::Null))
     }
 
     /// The status of the answer.
     #[must_use]
-    pub const fn status(&self) -> u16 {
+    pub const fn status(&self) -> Option<u16> {
         self.answer.status
     }
 
@@ -59,7 +60,7 @@ impl Passed for Executed {
         facts.credential_refreshed = self.is_refreshed;
         facts.answer = Some(AnswerFacts {
             service: self.tool().manifest().backend.service().to_string(),
-            status: Some(self.answer.status),
+            status: self.answer.status,
             peer: self.answer.peer.map(|peer| peer.to_string()),
             bytes: Some(self.answer.bytes),
         });
@@ -267,8 +268,12 @@ impl Backends {
         // What came before may have taken long. Connecting may, too, and is followed by another look.
         committed.still_stands()?;
         let departure = Departure::new(committed.standing());
-        let outcome =
-            backend.carry_out(committed.request(), lease, left, &committed.cancel, &departure).await;
+        let outcome = match committed.outgoing() {
+            Outgoing::Http(request) => {
+                backend.carry_out(request, lease, left, &committed.cancel, &departure).await
+            }
+            Outgoing::Mcp(_) => Err(BackendError::Unreachable),
+        };
         if matches!(outcome, Err(BackendError::Fallen { sent: false })) {
             committed.still_stands()?;
         }

@@ -8,7 +8,7 @@ use reqwest::Response;
 use serde_json::Value;
 
 use self::head::{Content, Head};
-use super::{Answer, BackendError, CallLimits};
+use super::{Answer, BackendError, Body, CallLimits};
 use crate::strict::{self, Bounds, Fault};
 
 /// How deep the JSON of an answer may be nested.
@@ -29,7 +29,7 @@ pub(super) async fn read(response: Response, limits: CallLimits) -> Result<Answe
         _ if head.content == Content::Json => parse(&body, limits)?,
         _ => return Err(BackendError::NotJson),
     };
-    Ok(Answer { status: status.as_u16(), body: value, bytes: body.len(), peer })
+    Ok(Answer { status: Some(status.as_u16()), body: Body::Json(value), bytes: body.len(), peer })
 }
 
 /// Parses what every reader reads alike, and nothing else.

@@ -12,6 +12,7 @@ use crate::{
     output::OutputError,
     plan::Unsendable,
     policy::AuthorizeError,
+    rounds::RoundError,
     runs::RunsError,
     schema::SchemaError,
 };
@@ -55,6 +56,9 @@ pub enum CallError {
     /// What the run has seen cannot be remembered.
     #[error(transparent)]
     Runs(RunsError),
+    /// What the caller is asked cannot be sealed for its way there and back.
+    #[error(transparent)]
+    Round(RoundError),
     /// A stage panicked.
     #[error("a stage panicked")]
     Panic {
@@ -78,7 +82,7 @@ impl CallError {
             Self::Audit(refusal) => Some(refusal),
             Self::Execute(refusal) => Some(refusal),
             Self::Output(refusal) => Some(refusal),
-            Self::Runs(_) | Self::Panic { .. } => None,
+            Self::Runs(_) | Self::Round(_) | Self::Panic { .. } => None,
         }
     }
 }
@@ -86,7 +90,7 @@ impl CallError {
 impl Refusal for CallError {
     fn stage(&self) -> Stage {
         match self {
-            Self::Runs(_) => Stage::Output,
+            Self::Runs(_) | Self::Round(_) => Stage::Output,
             _ => self.refusal().map_or(Stage::Gateway, Refusal::stage),
         }
     }
@@ -94,20 +98,21 @@ impl Refusal for CallError {
     fn code(&self) -> &'static str {
         match self {
             Self::Runs(_) => "runs_unavailable",
+            Self::Round(_) => "request_state",
             _ => self.refusal().map_or("panic", Refusal::code),
         }
     }
 
     fn public_message(&self) -> String {
         match self {
-            Self::Runs(_) => "answer withheld (rule `runs_unavailable`)".into(),
+            Self::Runs(_) | Self::Round(_) => format!("answer withheld (rule `{}`)", self.code()),
             _ => self.refusal().map_or_else(|| "internal error".into(), Refusal::public_message),
         }
     }
 
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Runs(_) => Outcome::Withheld,
+            Self::Runs(_) | Self::Round(_) => Outcome::Withheld,
             Self::Panic { sent: true } => Outcome::Unknown,
             _ => self.refusal().map_or(Outcome::Failed, Refusal::outcome),
         }

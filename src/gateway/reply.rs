@@ -53,8 +53,9 @@ impl Reply {
     pub(super) fn new(trail: &Trail, outcome: Result<Released, CallError>) -> Self {
         match outcome {
             Ok(released) => {
+                let outcome = outcome_of(&released);
                 let (content, removed) = released.into_parts();
-                Self { id: Some(trail.id), outcome: Outcome::Allowed, body: Ok(Answer { content, removed }) }
+                Self { id: Some(trail.id), outcome, body: Ok(Answer { content, removed }) }
             }
             Err(error) => Self::refused(trail, Some(&error)),
         }
@@ -86,12 +87,18 @@ impl Reply {
     }
 }
 
+/// How a call ended that was carried out: one that its caller is asked about is not over.
+pub(super) const fn outcome_of(released: &Released) -> Outcome {
+    match released.content() {
+        Content::Questions { .. } => Outcome::Pending,
+        Content::Structured(_) | Content::Unchecked(_) | Content::Result(_) => Outcome::Allowed,
+    }
+}
+
 impl Answer {
     /// The value that leaves.
     #[must_use]
     pub const fn value(&self) -> &Value {
-        match &self.content {
-            Content::Structured(value) | Content::Unchecked(value) => value,
-        }
+        self.content.value()
     }
 }

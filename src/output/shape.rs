@@ -45,6 +45,12 @@ impl Shape {
         Self { nodes: builder.nodes }
     }
 
+    /// Whether any field has a label.
+    #[must_use]
+    pub fn is_labelled(&self) -> bool {
+        self.nodes.iter().any(|node| !node.labels.is_empty())
+    }
+
     /// Drops the fields that the schema does not name, and counts them.
     pub fn prune(&self, value: &mut Value) -> usize {
         self.prune_at(&self.closure([ROOT]), value)

@@ -21,7 +21,7 @@ const URL_BYTES_MAX: usize = 8_000;
 
 /// How one tool's arguments become a request.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct HttpPlan {
     method: Method,
     base: Url,
     path: Vec<Segment>,
@@ -107,7 +107,7 @@ impl PlanError {
     }
 }
 
-impl Plan {
+impl HttpPlan {
     /// Checks how a tool's backend is described, once, at load. The input schema says what a slot may hold.
     ///
     /// # Errors
@@ -251,11 +251,11 @@ mod tests {
 
     use super::*;
 
-    fn compile(backend: Value) -> Result<Plan, Vec<PlanError>> {
+    fn compile(backend: Value) -> Result<HttpPlan, Vec<PlanError>> {
         let mut whole = json!({ "service": "orders", "method": "GET", "path": "/" });
         whole.as_object_mut().unwrap().extend(backend.as_object().unwrap().clone());
         let backend: HttpBackend = serde_json::from_value(whole).unwrap();
-        Plan::compile(&backend, &BaseUrl::parse("http://example.com").unwrap(), &Map::new())
+        HttpPlan::compile(&backend, &BaseUrl::parse("http://example.com").unwrap(), &Map::new())
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::Plan;
+use super::HttpPlan;
 use crate::manifest::{BaseUrl, HttpBackend};
 
 /// How many cases are compared.
@@ -198,16 +198,16 @@ fn naive(base: &str, arguments: &Map<String, Value>, non_ascii: bool) -> Option<
     Some(format!("{base}/v1/{id}/x/{line}{query}"))
 }
 
-fn plan(base: &str, non_ascii: bool) -> Plan {
+fn plan(base: &str, non_ascii: bool) -> HttpPlan {
     let backend = json!({ "service": "s", "method": "GET", "path": "/v1/{id}/x/{line}", "query": ["q"] });
     let backend: HttpBackend = serde_json::from_value(backend).unwrap();
     let input = json!({ "properties": { "id": { "x-non-ascii": non_ascii } } });
-    Plan::compile(&backend, &BaseUrl::parse(base).unwrap(), input.as_object().unwrap()).unwrap()
+    HttpPlan::compile(&backend, &BaseUrl::parse(base).unwrap(), input.as_object().unwrap()).unwrap()
 }
 
 #[test]
 fn both_implementations_of_the_url_rule_agree_and_no_argument_moves_a_request() {
-    let plans: Vec<(&str, bool, Plan)> = BASES
+    let plans: Vec<(&str, bool, HttpPlan)> = BASES
         .iter()
         .flat_map(|(base, written)| {
             [true, false].map(|non_ascii| (*written, non_ascii, plan(base, non_ascii)))

@@ -165,15 +165,15 @@ mod tests {
     use super::*;
     use crate::{
         manifest::{BaseUrl, HttpBackend},
-        plan::Plan,
+        plan::HttpPlan,
     };
 
-    fn plan(base: &str, backend: Value) -> Plan {
+    fn plan(base: &str, backend: Value) -> HttpPlan {
         let backend: HttpBackend = serde_json::from_value(backend).unwrap();
-        Plan::compile(&backend, &BaseUrl::parse(base).unwrap(), &Map::new()).unwrap()
+        HttpPlan::compile(&backend, &BaseUrl::parse(base).unwrap(), &Map::new()).unwrap()
     }
 
-    fn everything(base: &str) -> Plan {
+    fn everything(base: &str) -> HttpPlan {
         plan(
             base,
             json!({
@@ -303,7 +303,7 @@ mod tests {
         let base = BaseUrl::parse("http://example.com").unwrap();
         let request = |schema: Value, text: &str| {
             let input = json!({ "properties": { "id": schema } });
-            let plan = Plan::compile(&backend, &base, input.as_object().unwrap()).unwrap();
+            let plan = HttpPlan::compile(&backend, &base, input.as_object().unwrap()).unwrap();
             plan.request(json!({ "id": text }).as_object().unwrap()).map(|request| request.url().to_string())
         };
         let declared =

@@ -10,7 +10,7 @@ use crate::{
         BaseUrl, CredentialKind, CredentialName, Place, Problem, SecretRef, Source, ToolManifest, ToolName,
         VaultSpec, join_pointer,
     },
-    plan::Plan,
+    plan::HttpPlan,
 };
 
 /// Every credential and every vault by itself.
@@ -163,7 +163,7 @@ pub(super) fn clash(
     files: &Files,
     source: &Source,
     manifest: &ToolManifest,
-    plan: &Plan,
+    plan: &HttpPlan,
     problems: &mut Vec<Problem>,
 ) {
     let mut seen = HashSet::new();

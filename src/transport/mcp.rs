@@ -10,21 +10,18 @@ use std::sync::{
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest,
-        CustomResult, ErrorCode, Implementation, ListToolsResult, MetaObject, PaginatedRequestParams,
-        ServerCapabilities, ServerConfig, Tool as WireTool, ToolAnnotations,
+        CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode,
+        Implementation, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig,
     },
     service::RequestContext,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use super::wire::{wire_reply, wire_tool};
 use crate::{
     call::{Call, CallKind, Origin, Proof, Transport},
-    catalog::Tool,
-    gateway::{Answer, EdgeError, Gateway, Notice, Reply},
-    manifest::{Effects, Reach},
-    output::Content,
+    gateway::{EdgeError, Gateway},
 };
 
 /// How long a client may keep a list, in milliseconds: rights can change with the next release.
@@ -126,7 +123,7 @@ impl ServerHandler for Handler {
         let gateway = Arc::clone(&self.gateway);
         let reply = tokio::spawn(async move { gateway.call(call).await }).await;
         let reply = reply.map_err(|_| ErrorData::internal_error("internal error", None))?;
-        wire_reply(reply).map(CallToolResponse::from)
+        wire_reply(reply)
     }
 
     /// What fits no method's parameters arrives here, under a method's name.
@@ -153,65 +150,4 @@ impl ServerHandler for Handler {
         }
         Err(ErrorData::invalid_params(message, None))
     }
-}
-
-/// A tool as clients see it.
-fn wire_tool(tool: &Tool) -> WireTool {
-    let manifest = tool.manifest();
-    let annotations = ToolAnnotations::from_raw(
-        manifest.title.clone(),
-        Some(manifest.effects == Effects::Read),
-        Some(manifest.effects == Effects::Destructive),
-        Some(manifest.idempotent),
-        Some(manifest.reach == Reach::External),
-    );
-    let mut wire =
-        WireTool::new(tool.name().to_string(), manifest.description.clone(), Arc::clone(tool.input_schema()))
-            .with_annotations(annotations);
-    wire.title.clone_from(&manifest.title);
-    wire.output_schema = tool.output_schema().cloned();
-    wire
-}
-
-/// A reply as clients see it. What a model can act on is a result; what does not exist is an error.
-pub(super) fn wire_reply(reply: Reply) -> Result<CallToolResult, ErrorData> {
-    let Reply { id, outcome, body } = reply;
-    let mut meta = MetaObject::new();
-    if let Some(id) = id {
-        meta.0.insert("callgate/record".into(), Value::String(id.to_string()));
-    }
-    meta.0.insert("callgate/outcome".into(), Value::String(outcome.word().into()));
-    let mut result = match body {
-        Ok(answer) => wire_answer(&answer, &mut meta),
-        // The same bytes whether a tool is hidden or does not exist: no id, no reason.
-        Err(Notice::Unknown(message)) => return Err(ErrorData::invalid_params(message, None)),
-        Err(Notice::Refused { code, message }) => {
-            meta.0.insert("callgate/code".into(), Value::String(code.into()));
-            CallToolResult::error(vec![ContentBlock::text(message)])
-        }
-    };
-    result.meta = Some(meta);
-    Ok(result)
-}
-
-fn wire_answer(answer: &Answer, meta: &mut MetaObject) -> CallToolResult {
-    let mut content = vec![ContentBlock::text(answer.value().to_string())];
-    if !answer.removed.is_empty() {
-        let removed: Vec<Value> = answer
-            .removed
-            .iter()
-            .map(|removal| {
-                let policies: Vec<&str> = removal.policies.iter().map(|policy| policy.id.as_str()).collect();
-                json!({ "label": removal.label, "policies": policies })
-            })
-            .collect();
-        meta.0.insert("callgate/removed".into(), Value::Array(removed));
-        let labels: Vec<&str> = answer.removed.iter().map(|removal| removal.label.as_str()).collect();
-        content.push(ContentBlock::text(format!("(fields labelled {} are not shown)", labels.join(", "))));
-    }
-    let mut result = CallToolResult::success(content);
-    if let Content::Structured(value) = &answer.content {
-        result.structured_content = Some(value.clone());
-    }
-    result
 }

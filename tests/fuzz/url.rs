@@ -2,7 +2,7 @@
 
 use callgate::{
     manifest::{BaseUrl, HttpBackend, Segment},
-    plan::{OutgoingRequest, Plan, Unsendable},
+    plan::{HttpPlan, OutgoingRequest, Unsendable},
     strict::{Bounds, scan},
 };
 use serde_json::{Map, Value, json};
@@ -99,7 +99,7 @@ const SEGMENTS: [&str; 16] = [
 struct Case {
     backend: HttpBackend,
     base: BaseUrl,
-    plan: Plan,
+    plan: HttpPlan,
     arguments: Map<String, Value>,
 }
 
@@ -147,7 +147,7 @@ fn case(choices: &mut Choices<'_>) -> Option<Case> {
     }
     let backend: HttpBackend = serde_json::from_value(backend).ok()?;
     let base = BaseUrl::parse(&base).ok()?;
-    match Plan::compile(&backend, &base, input.as_object()?) {
+    match HttpPlan::compile(&backend, &base, input.as_object()?) {
         Ok(plan) => Some(Case { backend, base, plan, arguments }),
         Err(errors) => {
             assert!(!errors.is_empty());
