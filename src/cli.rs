@@ -3,6 +3,7 @@
 mod accept;
 mod admin;
 mod audit;
+mod bridge;
 mod call;
 mod check;
 mod demo;
@@ -71,7 +72,7 @@ enum Command {
     Demo(demo::Arguments),
     /// Serve clients over Streamable HTTP.
     Serve(serve::ServeArguments),
-    /// Serve one client over standard input and output.
+    /// Serve one client over standard input and output, or connect it to a server that runs elsewhere.
     Stdio(serve::StdioArguments),
     /// Read the whole project and report all its errors at once.
     Check(check::Arguments),

@@ -18,6 +18,7 @@ mod tls;
 mod visitor;
 
 pub use http::{HttpError, HttpServer};
+pub(crate) use lines::{Line, Lines};
 pub use listener::problems as listener_problems;
 pub use stdio::{StdioError, serve_stdio};
 pub use tls::TlsError;
