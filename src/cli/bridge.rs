@@ -19,7 +19,7 @@ use std::{
 
 use clap::Args;
 use http::{HeaderValue, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     sync::{Mutex as AsyncMutex, Semaphore, mpsc},
@@ -366,7 +366,8 @@ impl Bridge {
         if let Some(meta) = meta.as_object_mut() {
             meta.remove("progressToken");
         }
-        let mut params = json!({ "_meta": meta });
+        let mut params = Map::new();
+        params.insert("_meta".to_owned(), meta);
         for page in 0..PAGES_MAX {
             let id = format!("callgate-bridge-{page}");
             let line = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/list", "params": params });
@@ -374,7 +375,7 @@ impl Bridge {
             let Ok(list) = self.result_of(&message).await else { return };
             self.memory.learn(&list, page == 0);
             match list.get("nextCursor").filter(|cursor| cursor.is_string()) {
-                Some(cursor) => params["cursor"] = cursor.clone(),
+                Some(cursor) => drop(params.insert("cursor".to_owned(), cursor.clone())),
                 None => return,
             }
         }

@@ -18,11 +18,27 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How large it may be.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
+/// Where a server is when its URL names no path.
+const ENDPOINT: &str = "/mcp";
+
+/// The endpoint at a URL that was typed.
+///
+/// # Errors
+/// When it is no such URL, or a key would go there unencrypted.
+pub(super) fn typed_endpoint(option: &str, url: &str) -> Result<Url, String> {
+    let mut url = BaseUrl::parse(url).map_err(|error| format!("`{option}`: {error}"))?.url().clone();
+    refuse_unencrypted(&url)?;
+    if url.path() == "/" {
+        url.set_path(ENDPOINT);
+    }
+    Ok(url)
+}
+
 /// Refuses to show a key where others could read it on its way.
 ///
 /// # Errors
 /// When that is so.
-pub(super) fn refuse_unencrypted(url: &Url) -> Result<(), String> {
+fn refuse_unencrypted(url: &Url) -> Result<(), String> {
     if url.scheme() == "https" || is_here(url) {
         return Ok(());
     }

@@ -17,16 +17,14 @@ use url::Url;
 
 use super::failure::Failure;
 use crate::{
-    cli::remote::refuse_unencrypted,
+    cli::remote::typed_endpoint,
     credential::{LiveSecret, LiveSecrets, read_secret},
     egress::{Allowances, Egress, SendError, Way},
-    manifest::{BaseUrl, EgressSpec, SecretRef},
+    manifest::{EgressSpec, SecretRef},
 };
 
 /// How long the head of an answer may take. A call can wait for people.
 const ANSWER_MAX: Duration = Duration::from_secs(15 * 60);
-/// Where a server is when its URL names no path.
-const ENDPOINT: &str = "/mcp";
 /// The networks of companies and homes. Over TLS, where the server proves who it is, it may be there.
 const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
 
@@ -58,11 +56,7 @@ impl Server {
         authority: Option<&Path>,
         secrets: &LiveSecrets,
     ) -> Result<Self, String> {
-        let mut url = BaseUrl::parse(url).map_err(|error| format!("`--connect`: {error}"))?.url().clone();
-        refuse_unencrypted(&url)?;
-        if url.path() == "/" {
-            url.set_path(ENDPOINT);
-        }
+        let url = typed_endpoint("--connect", url)?;
         let (key, key_place) = read_key(key)?;
         let shown = SecretString::from(format!("Bearer {}", key.expose_secret()));
         let mut authorization = HeaderValue::from_str(shown.expose_secret())
