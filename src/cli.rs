@@ -3,8 +3,10 @@
 mod accept;
 mod admin;
 mod audit;
+mod bridge;
 mod call;
 mod check;
+mod connect;
 mod demo;
 mod explain;
 mod init;
@@ -71,7 +73,7 @@ enum Command {
     Demo(demo::Arguments),
     /// Serve clients over Streamable HTTP.
     Serve(serve::ServeArguments),
-    /// Serve one client over standard input and output.
+    /// Serve one client over standard input and output, or connect it to a server that runs elsewhere.
     Stdio(serve::StdioArguments),
     /// Read the whole project and report all its errors at once.
     Check(check::Arguments),
@@ -87,6 +89,8 @@ enum Command {
     Audit(audit::Arguments),
     /// Take access away: from a client, a key, a token or a run. In force when the command returns.
     Revoke(revoke::Arguments),
+    /// Print what tells an application of the server, or write it into its file.
+    Connect(connect::Arguments),
     /// Ask a running server for an access token of a client's.
     Token(token::Arguments),
     /// List the live runs, or end one.
@@ -143,6 +147,7 @@ async fn dispatch(printer: Printer, cli: Cli) -> ExitCode {
         Command::Audit(arguments) => audit::run(&printer, &cli.config, arguments).await,
         Command::Revoke(arguments) => revoke::run(&printer, &cli.config, arguments).await,
         Command::Token(arguments) => token::run(&printer, &cli.config, arguments).await,
+        Command::Connect(arguments) => connect::run(&printer, &cli.config, &arguments),
         Command::Runs(arguments) => runs::run(&printer, &cli.config, arguments).await,
         Command::Keys(arguments) => keys::run(&printer, &cli.config, arguments).await,
         Command::Init(arguments) => init::run(&printer, &arguments),

@@ -24,6 +24,8 @@ use std::{
     time::Duration,
 };
 
+use rustls::pki_types::CertificateDer;
+
 use self::{
     client::ClientMaker,
     resolver::{Judge, Resolver},
@@ -83,6 +85,15 @@ impl Egress {
         Self::with_timeout(dns, CONNECT_TIMEOUT)
     }
 
+    /// Ways out to servers that these authorities have vouched for, or one of the system's.
+    ///
+    /// # Errors
+    /// When the client, or what it resolves names with, cannot be set up.
+    pub fn trusting_also(authorities: Vec<CertificateDer<'static>>) -> Result<Self, EgressError> {
+        let maker = ClientMaker::trusting_also(CONNECT_TIMEOUT, authorities)?;
+        Ok(Self { maker, ..Self::with_timeout(None, CONNECT_TIMEOUT)? })
+    }
+
     /// Ways out that give up sooner on connecting.
     #[cfg(test)]
     pub(crate) fn impatient(connect_timeout: Duration) -> Self {
@@ -91,7 +102,7 @@ impl Egress {
 
     /// Ways out to servers that one authority has vouched for.
     #[cfg(test)]
-    pub(crate) fn trusting(authority: rustls::pki_types::CertificateDer<'static>) -> Self {
+    pub(crate) fn trusting(authority: CertificateDer<'static>) -> Self {
         Self { maker: ClientMaker::trusting(authority), ..Self::with_timeout(None, CONNECT_TIMEOUT).unwrap() }
     }
 

@@ -19,6 +19,7 @@ mod visitor;
 mod wire;
 
 pub use http::{HttpError, HttpServer};
+pub(crate) use lines::{Line, Lines};
 pub use listener::problems as listener_problems;
 pub use stdio::{StdioError, serve_stdio};
 pub use tls::TlsError;

@@ -18,6 +18,43 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How large it may be.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
+/// Where a server is when its URL names no path.
+const ENDPOINT: &str = "/mcp";
+
+/// The endpoint at a URL that was typed.
+///
+/// # Errors
+/// When it is no such URL, or a key would go there unencrypted.
+pub(super) fn typed_endpoint(option: &str, url: &str) -> Result<Url, String> {
+    let mut url = BaseUrl::parse(url).map_err(|error| format!("`{option}`: {error}"))?.url().clone();
+    refuse_unencrypted(&url)?;
+    if url.path() == "/" {
+        url.set_path(ENDPOINT);
+    }
+    Ok(url)
+}
+
+/// Refuses to show a key where others could read it on its way.
+///
+/// # Errors
+/// When that is so.
+fn refuse_unencrypted(url: &Url) -> Result<(), String> {
+    if url.scheme() == "https" || is_here(url) {
+        return Ok(());
+    }
+    Err(format!("`{url}` is not on this machine: the key would go there unencrypted"))
+}
+
+/// Whether a URL is of this machine.
+fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 /// A server, by the URL that its endpoints are below.
 pub(super) struct Remote {
     base: Url,
@@ -39,15 +76,8 @@ impl Remote {
     /// # Errors
     /// When a secret would go there unencrypted.
     pub(super) fn at(base: Url) -> Result<Self, String> {
-        let is_here = match base.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if base.scheme() != "https" && !is_here {
-            return Err(format!("`{base}` is not on this machine: the key would go there unencrypted"));
-        }
+        let is_here = is_here(&base);
+        refuse_unencrypted(&base)?;
         let egress = Egress::new(None).map_err(|error| error.to_string())?;
         let spec = EgressSpec { loopback: is_here, ..EgressSpec::default() };
         let allowances = Allowances::new(&spec).map_err(|_| "loopback cannot be allowed".to_owned())?;

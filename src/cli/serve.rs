@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::Path, process::ExitCode, sync::Arc};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::output::{GOOD, Printer};
+use super::{
+    bridge::{self, BridgeArguments},
+    output::{GOOD, Printer},
+};
 use crate::{
     admin::{AdminError, AdminServer},
     app::{App, OpenError},
@@ -34,6 +37,8 @@ pub(super) struct StdioArguments {
     /// The client that is served, in place of the one in `callgate.yaml`.
     #[arg(long)]
     client: Option<ClientName>,
+    #[command(flatten)]
+    bridge: BridgeArguments,
 }
 
 pub(super) async fn serve(printer: &Printer, config: &Path, arguments: ServeArguments) -> ExitCode {
@@ -72,6 +77,9 @@ pub(super) async fn serve(printer: &Printer, config: &Path, arguments: ServeArgu
 }
 
 pub(super) async fn stdio(printer: &Printer, config: &Path, arguments: StdioArguments) -> ExitCode {
+    if arguments.bridge.is_asked_for() {
+        return bridge::run(*printer, arguments.bridge, signal()).await;
+    }
     // Standard output is the protocol: everything else goes to standard error.
     let app = match open(printer, config, "stdio").await {
         Ok(app) => app,

@@ -9,6 +9,7 @@ use rustls::{
     ClientConfig,
     client::{Resumption, danger::ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::CertificateDer,
 };
 use rustls_platform_verifier::Verifier;
 
@@ -46,9 +47,20 @@ impl ClientMaker {
         Self::verifying(connect_timeout, provider, Arc::new(verifier))
     }
 
+    /// Reads the root certificates, and trusts these besides.
+    pub(super) fn trusting_also(
+        connect_timeout: Duration,
+        authorities: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, EgressError> {
+        let provider = CryptoProvider::get_default().cloned();
+        let provider = provider.unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
+        let verifier = Verifier::new_with_extra_roots(authorities, Arc::clone(&provider))?;
+        Self::verifying(connect_timeout, provider, Arc::new(verifier))
+    }
+
     /// Trusts what one authority has signed.
     #[cfg(test)]
-    pub(super) fn trusting(authority: rustls::pki_types::CertificateDer<'static>) -> Self {
+    pub(super) fn trusting(authority: CertificateDer<'static>) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut roots = rustls::RootCertStore::empty();
         roots.add(authority).unwrap();

@@ -39,13 +39,13 @@ def steps_for(client):
     return steps
 
 
-def drive(client, era, transport, options, command):
+def drive(client, era, transport, options, command, way=None):
     steps = steps_for(client)
     arguments = ["--transport", transport, "--era", era, *options, *[step for _, step, _ in steps]]
     if command:
         arguments += ["--", *command]
     lines, said = harness.drive(client, arguments)
-    name = f"{client} {era} {transport}"
+    name = f"{client} {era} {way or transport}"
     if not lines or "protocol" not in lines[0]:
         check(f"{name} connects", False, said)
         return
@@ -54,6 +54,11 @@ def drive(client, era, transport, options, command):
     check(f"{name} answers every step", len(lines) == len(steps) + 1, said)
     for (what, _, holds), answer in zip(steps, lines[1:]):
         check_that(f"{name}: {what}", holds, answer)
+
+
+def bridge(callgate, key, url):
+    """What a client starts that speaks over standard input and output alone."""
+    return ["env", f"CALLGATE_KEY={key}", str(callgate), "stdio", "--connect", url]
 
 
 def main():
@@ -72,6 +77,7 @@ def main():
             for era in eras:
                 drive(client, era, "http", ["--url", url, "--token", KEY], None)
                 drive(client, era, "stdio", [], stdio)
+                drive(client, era, "stdio", [], bridge(callgate, KEY, url), "bridge")
             wrong = subprocess.run([str(RUN), client, "--transport", "http", "--url", url, "--token", KEY + "x", "list"],
                                    capture_output=True, text=True, timeout=60)
             check(f"{client}: a wrong key does not connect", wrong.returncode == 3 and "401" in wrong.stdout, wrong.stdout)

@@ -36,6 +36,8 @@ mod failures;
 mod misbehaving;
 mod front;
 mod stdio;
+mod bridge;
+mod connect;
 mod kill;
 mod audit_cli;
 mod demo;
