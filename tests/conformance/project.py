@@ -1,9 +1,13 @@
 """A gate's project in front of one upstream, made by `callgate import mcp`."""
 
+import json
 import pathlib
 import re
 import subprocess
 import sys
+
+FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "examples/conformance_upstream/fixtures.json"
+ASKS = {"sampling/createMessage": "sampling", "elicitation/create": "elicitation", "roots/list": "roots"}
 
 # The key of the shipped demo, and the digest of its secret.
 KEY = "cg_demo-support_lRbzW67s8NHV9BC3vLAVSnQVT6q1aR843IxRSvElXNR"
@@ -53,8 +57,9 @@ def make(callgate, folder, url, origin):
     if digest:
         line = f"    instructions: {digest.group(1)}\n"
         config.write_text(CONFIG.format(origin=origin, url=url, instructions=line))
+    asks = questions()
     for manifest in sorted((folder / "tools").rglob("*.yaml")):
-        manifest.write_text(as_reviewed(manifest.read_text()))
+        manifest.write_text(as_reviewed(manifest.read_text(), asks))
     return config
 
 
@@ -66,9 +71,18 @@ def imported(callgate, config):
     return done.stdout + done.stderr
 
 
-def as_reviewed(manifest):
-    """What a reviewer would write: the suite calls tools by the upstream's names, and answers what they ask."""
+def questions():
+    """What each tool of the fixtures asks its caller for."""
+    interviews = json.loads(FIXTURES.read_text())["interviews"]
+    return {tool: sorted({ASKS[question["method"]] for asked in interview["rounds"] for question in asked.values()})
+            for tool, interview in interviews.items()}
+
+
+def as_reviewed(manifest, asks):
+    """What a reviewer would write: the upstream's own names, by which the suite calls, and what a tool may ask for."""
     manifest = re.sub(r"(?m)^tool: upstream\.", "tool: ", manifest)
-    if "asks:" in manifest:
+    named = re.search(r"(?m)^tool: *(\S+)", manifest)
+    if not named or not asks.get(named.group(1)):
         return manifest
-    return re.sub(r"(?m)^( +)upstream: .*$", r"\g<0>\n\1asks: [sampling, elicitation, roots]", manifest, count=1)
+    line = f"asks: [{', '.join(asks[named.group(1)])}]"
+    return re.sub(r"(?m)^( +)upstream: .*$", rf"\g<0>\n\1{line}", manifest, count=1)

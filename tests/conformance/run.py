@@ -71,7 +71,8 @@ class Report:
             "failures": [{**check._asdict(), "status": status, "message": message}
                          for check, (status, message) in failed.items()],
         })
-        print(f"{upstream:<11} {run.name:<20} {run.version:<15} {way:<7} {passed:>4}/{passed + len(failed)}", flush=True)
+        score = f"{passed:>4}/{passed + len(failed)}"
+        print(f"{upstream:<11} {run.name:<20} {run.version:<15} {way:<7} {score}", flush=True)
 
     def direct(self, upstream, run, checks):
         self.add(upstream, run, "direct", checks)
