@@ -12,6 +12,7 @@
     allow(clippy::needless_pass_by_value, reason = "tests hand over values they make in place")
 )]
 
+pub mod lines;
 pub mod strict;
 pub mod hygiene;
 pub mod manifest;

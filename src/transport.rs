@@ -6,7 +6,6 @@ mod headers;
 mod health;
 mod host;
 mod http;
-mod lines;
 mod listener;
 mod mcp;
 mod oauth;
