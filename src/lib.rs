@@ -29,6 +29,7 @@ pub mod plan;
 pub mod approval;
 pub mod audit;
 pub mod credential;
+pub mod upstream;
 pub mod backend;
 pub mod output;
 pub mod rules;
