@@ -194,3 +194,8 @@ pub enum Event {
     /// The connection is gone.
     Closed,
 }
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;

@@ -286,3 +286,6 @@ async fn may_not_leave(departure: &Departure) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

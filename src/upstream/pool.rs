@@ -360,3 +360,6 @@ fn digest(endpoint: &Endpoint, abilities: &Map<String, Value>, lease: Option<&Le
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,3 +143,6 @@ pub(super) async fn read(read: impl AsyncRead + Unpin, bounds: Bounds, desk: Arc
 fn is_noise(line: &[u8]) -> bool {
     !line.trim_ascii_start().starts_with(b"{")
 }
+
+#[cfg(test)]
+mod tests;
