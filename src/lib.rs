@@ -12,6 +12,7 @@
     allow(clippy::needless_pass_by_value, reason = "tests hand over values they make in place")
 )]
 
+pub mod lines;
 pub mod strict;
 pub mod hygiene;
 pub mod manifest;
@@ -29,6 +30,7 @@ pub mod plan;
 pub mod approval;
 pub mod audit;
 pub mod credential;
+pub mod upstream;
 pub mod backend;
 pub mod output;
 pub mod rules;

@@ -6,7 +6,6 @@ mod headers;
 mod health;
 mod host;
 mod http;
-mod lines;
 mod listener;
 mod mcp;
 mod oauth;
@@ -19,7 +18,6 @@ mod visitor;
 mod wire;
 
 pub use http::{HttpError, HttpServer};
-pub(crate) use lines::{Line, Lines};
 pub use listener::problems as listener_problems;
 pub use stdio::{StdioError, serve_stdio};
 pub use tls::TlsError;

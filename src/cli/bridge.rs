@@ -36,7 +36,7 @@ use self::{
     session::Memory,
 };
 use super::{output::Printer, visible::visible};
-use crate::transport::{Line, Lines};
+use crate::lines::{Line, Lines};
 
 /// What `stdio --connect` takes.
 #[derive(Debug, Args)]

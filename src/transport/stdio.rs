@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     front::malformed,
-    lines::{Line, Lines},
     mcp::{Handler, Peer},
     refusal::{INVALID_REQUEST, Refusal},
 };
@@ -29,6 +28,7 @@ use crate::{
     call::{Call, CallKind, Origin, Proof, Transport},
     gateway::{EdgeError, Gateway},
     identity::IdentityError,
+    lines::{Line, Lines},
     strict,
 };
 

@@ -6,14 +6,14 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 
 /// Reads lines that end with a line feed; what comes after the last of them is no line.
 #[derive(Debug)]
-pub(crate) struct Lines<R> {
+pub struct Lines<R> {
     read: BufReader<R>,
     bytes_max: usize,
 }
 
 /// What was read.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) enum Line {
+pub enum Line {
     /// A line, without its end.
     Whole(Vec<u8>),
     /// A line that was longer than a line may be; it is gone.
@@ -21,12 +21,16 @@ pub(crate) enum Line {
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
-    pub(crate) fn new(read: R, bytes_max: usize) -> Self {
+    /// Reads lines of at most so many bytes, their ends not counted.
+    pub fn new(read: R, bytes_max: usize) -> Self {
         Self { read: BufReader::new(read), bytes_max }
     }
 
-    /// The next line, or none at the end.
-    pub(crate) async fn next(&mut self) -> io::Result<Option<Line>> {
+    /// The next line, or none at the end. A wait that is given up loses what was read of a line.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub async fn next(&mut self) -> io::Result<Option<Line>> {
         let mut line = Some(Vec::new());
         loop {
             let available = self.read.fill_buf().await?;
