@@ -38,6 +38,7 @@ pub use error::{Shown, TokenError};
 pub use expect::Expect;
 pub use jwk::SkipReason;
 pub use jwks::{JwkSet, JwksError, Skipped};
+pub(super) use jws::TOKEN_BYTES_MAX;
 pub use object::Part;
 pub use signing::{NewSigning, Signing, SigningError};
 

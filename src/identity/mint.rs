@@ -197,26 +197,24 @@ impl Identities {
         }
         let scopes = granted(client, request.scope.as_deref())?;
         let tools = Some(&request.tools).filter(|tools| !tools.is_empty());
-        if let Some(tools) = tools
-            && (tools.len() > TOOLS_MAX || globs(tools.iter().map(String::as_str)).is_none())
-        {
-            return Err(TokenRefusal::Request(
-                "a tool is named by its name or a glob such as `orders.*`".into(),
-            ));
+        if let Some(tools) = tools {
+            nameable(tools)?;
         }
         let user = self.user_of(client, request.user.as_deref(), own)?;
-        let (run, ends) = self.run_for(client, user.clone(), request, now).await?;
         let new = NewToken {
             client: client.name(),
             key: caller.key(),
             user: user.as_ref(),
             scopes: &scopes,
             tools: tools.map(Vec::as_slice),
-            run: &run,
             certificate: certificate.map(|certificate| certificate.sha256),
-            ends,
         };
-        let minted = own.mint(&new, now).await?;
+        if !own.fits(&new, now) {
+            let message = "the token would be too long to be shown: ask for fewer scopes, or for tools by a glob such as `orders.*`";
+            return Err(TokenRefusal::Request(message.into()));
+        }
+        let (run, ends) = self.run_for(client, user.clone(), request, now).await?;
+        let minted = own.mint(&new, &run, ends, now).await?;
         let seconds = minted.expires.as_second().saturating_sub(now.as_second());
         Ok(NewAccessToken {
             token: minted.token.into(),
@@ -408,6 +406,18 @@ impl Identities {
         };
         Ok((run, now.saturating_add(lifetime).unwrap_or(Timestamp::MAX)))
     }
+}
+
+/// Whether tools are named in a way that is understood.
+fn nameable(tools: &[String]) -> Result<(), TokenRefusal> {
+    let message = if tools.len() > TOOLS_MAX {
+        format!("a token names {TOOLS_MAX} tools at most: name several by a glob such as `orders.*`")
+    } else if globs(tools.iter().map(String::as_str)).is_none() {
+        "a tool is named by its name or a glob such as `orders.*`".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(TokenRefusal::Request(message))
 }
 
 /// The scopes that are asked for, each of which the client has.
