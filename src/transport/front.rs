@@ -100,6 +100,18 @@ impl Front {
 
     /// Answers one request.
     pub(super) async fn answer(&self, visitor: &Visitor, request: Request<Incoming>, pace: &Pace) -> Answer {
+        let wish = Wish::of(request.uri().path(), &self.gateway);
+        let answer = self.receive(visitor, request, wish, pace).await;
+        if wish.is_some() { oauth::in_its_words(answer) } else { answer }
+    }
+
+    async fn receive(
+        &self,
+        visitor: &Visitor,
+        request: Request<Incoming>,
+        wish: Option<Wish>,
+        pace: &Pace,
+    ) -> Answer {
         let (parts, body) = request.into_parts();
         if let Some(answer) = health::answer(&parts, &self.gateway) {
             return answer;
@@ -128,7 +140,6 @@ impl Front {
             self.count(source, "expired_certificate");
             return farewell(self.unauthorized(&Proof::default()));
         };
-        let wish = Wish::of(&parts, &self.gateway);
         if let Err(retry) = self.may_try(source, &proof, wish) {
             self.count(source, "failures_spent");
             return too_many_failures(retry);
