@@ -113,6 +113,11 @@ impl Front {
         pace: &Pace,
     ) -> Answer {
         let (parts, body) = request.into_parts();
+        if pace.is_ambiguous() && parts.headers.contains_key(header::TRANSFER_ENCODING) {
+            pace.leave_unread();
+            self.count(visitor.source, "framing");
+            return two_lengths().answer(&Value::Null);
+        }
         if let Some(answer) = health::answer(&parts, &self.gateway) {
             return answer;
         }
@@ -611,6 +616,11 @@ pub(super) fn malformed(refused: strict::Refused) -> Refusal {
 
 fn misfit() -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, INVALID_PARAMS, "params", "the parameters do not fit the method")
+}
+
+fn two_lengths() -> Refusal {
+    let message = "the request says in two ways where its body ends";
+    Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "framing", message)
 }
 
 fn too_large() -> Refusal {
