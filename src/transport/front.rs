@@ -659,11 +659,10 @@ fn insufficient_scope(id: &Value, reply: &Reply, challenge: &str) -> Answer {
 
 /// Whether a token is where logs and histories keep it (RFC 6750 §2.3, OAuth 2.1 §5.1.2).
 fn has_token_in_query(uri: &Uri) -> bool {
-    let names = |query: &str| {
-        url::form_urlencoded::parse(query.as_bytes())
-            .any(|(name, _)| name.eq_ignore_ascii_case("access_token"))
-    };
-    uri.query().is_some_and(names)
+    // Some take `;` for a separator, too, and would keep what follows it as a parameter.
+    let parts = uri.query().unwrap_or_default().split([';', '&']);
+    let mut pairs = parts.flat_map(|part| url::form_urlencoded::parse(part.as_bytes()));
+    pairs.any(|(name, _)| name.eq_ignore_ascii_case("access_token"))
 }
 
 fn token_in_query() -> Refusal {
