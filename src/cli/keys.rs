@@ -128,8 +128,10 @@ fn new_admin(printer: &Printer, name: &str, expires: Option<&str>) -> Result<(),
         printer.value(&json!({ "key": made.key, "listen": { "admin": { "keys": [spec] } } }));
         return Ok(());
     }
-    printer
-        .note(&format!("{GOOD}made:{GOOD:#} an admin key for {name}; it is shown once. In `callgate.yaml`:"));
+    printer.note(&format!(
+        "{GOOD}made:{GOOD:#} admin key `{}` of `{name}`, until {expires}; it is shown once. In `callgate.yaml`:",
+        made.id
+    ));
     // JSON's way to write a text is YAML's, too.
     let name = serde_json::Value::from(name);
     printer.note(&format!(
