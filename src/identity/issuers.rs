@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     egress::{Allowances, Egress, Way},
-    manifest::{ClaimsSpec, IdentitySpec, IssuerName, IssuerSpec, SigningAlgorithm},
+    manifest::{ClaimsSpec, IdentitySpec, IssuerName, IssuerSpec},
 };
 
 /// How old a set of keys may be before it is fetched anew.
@@ -118,7 +118,7 @@ impl Issuer {
             name,
             issuer: spec.issuer.clone(),
             jwks: spec.jwks.url().clone(),
-            algorithms: spec.algorithms.iter().copied().map(algorithm).collect(),
+            algorithms: spec.algorithms.clone(),
             audiences,
             types: spec.types.clone(),
             leeway: spec.leeway.duration(),
@@ -267,19 +267,5 @@ impl Keys {
 
     fn is_fresh(&self) -> bool {
         self.fetched.is_some_and(|fetched| fetched.elapsed() < FRESH)
-    }
-}
-
-const fn algorithm(named: SigningAlgorithm) -> Algorithm {
-    match named {
-        SigningAlgorithm::RS256 => Algorithm::RS256,
-        SigningAlgorithm::RS384 => Algorithm::RS384,
-        SigningAlgorithm::RS512 => Algorithm::RS512,
-        SigningAlgorithm::PS256 => Algorithm::PS256,
-        SigningAlgorithm::PS384 => Algorithm::PS384,
-        SigningAlgorithm::PS512 => Algorithm::PS512,
-        SigningAlgorithm::ES256 => Algorithm::ES256,
-        SigningAlgorithm::ES384 => Algorithm::ES384,
-        SigningAlgorithm::EdDSA => Algorithm::EdDSA,
     }
 }

@@ -100,7 +100,7 @@ fn default_scopes_claim() -> String {
 }
 
 /// An algorithm that tokens are signed with (RFC 7518 §3.1, RFC 8037 §3.1). None of them shares a secret.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(missing_docs, reason = "the names are the standard's")]
 pub enum SigningAlgorithm {
     RS256,
