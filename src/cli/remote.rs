@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use url::{Host, Url};
 
 use crate::{
-    egress::{Allowances, Egress, SendError, Way},
+    egress::{Allowances, BodyError, Egress, SendError, Way, read_body},
     manifest::{BaseUrl, EgressSpec},
 };
 
@@ -80,13 +80,11 @@ impl Remote {
         let mut response = self.way.send(request).await.map_err(|error| self.unreached(&error))?;
         let status = response.status();
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|_| format!("{} broke off", self.base))? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > ANSWER_BYTES_MAX {
-                return Err(format!("{} answers with more than can be shown", self.base));
-            }
+        match read_body(&mut response, &mut bytes, ANSWER_BYTES_MAX).await {
+            Ok(()) => Ok((status, serde_json::from_slice(&bytes).ok())),
+            Err(BodyError::Broken) => Err(format!("{} broke off", self.base)),
+            Err(BodyError::TooLarge) => Err(format!("{} answers with more than can be shown", self.base)),
         }
-        Ok((status, serde_json::from_slice(&bytes).ok()))
     }
 
     fn unreached(&self, error: &SendError) -> String {

@@ -22,7 +22,7 @@ use super::{
     jwt::{Algorithm, Claims, Expect, JwkSet, Unverified, verify},
 };
 use crate::{
-    egress::{Allowances, Egress, Way},
+    egress::{Allowances, BodyError, Egress, Way, read_body},
     manifest::{ClaimsSpec, IdentitySpec, IssuerName, IssuerSpec},
 };
 
@@ -250,13 +250,11 @@ impl Issuer {
             return Err("it does not answer 200");
         }
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|_| "its answer broke off")? {
-            if bytes.len() + chunk.len() > JWKS_BYTES_MAX {
-                return Err("its answer is too large");
-            }
-            bytes.extend_from_slice(&chunk);
+        match read_body(&mut response, &mut bytes, JWKS_BYTES_MAX).await {
+            Ok(()) => Ok(bytes),
+            Err(BodyError::Broken) => Err("its answer broke off"),
+            Err(BodyError::TooLarge) => Err("its answer is too large"),
         }
-        Ok(bytes)
     }
 }
 
