@@ -6,11 +6,11 @@ use http::StatusCode;
 use reqwest::Request;
 use serde_json::Value;
 use tokio::time::timeout;
-use url::{Host, Url};
+use url::Url;
 
 use crate::{
     egress::{Allowances, BodyError, Egress, SendError, Way, read_body},
-    manifest::{BaseUrl, EgressSpec},
+    manifest::{BaseUrl, EgressSpec, is_localhost_itself, is_this_machine},
 };
 
 /// How long an answer may take.
@@ -39,12 +39,7 @@ impl Remote {
     /// # Errors
     /// When a secret would go there unencrypted.
     pub(super) fn at(base: Url) -> Result<Self, String> {
-        let is_here = match base.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
+        let is_here = is_this_machine(&base, is_localhost_itself);
         if base.scheme() != "https" && !is_here {
             return Err(format!("`{base}` is not on this machine: the key would go there unencrypted"));
         }

@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, num::NonZeroU32, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use url::{Host, Url};
+use url::Url;
 
-use super::{Age, BaseUrl, EgressSpec, IssuerName, Scope, TimeSpan};
+use super::{
+    Age, BaseUrl, EgressSpec, IssuerName, Scope, TimeSpan,
+    local::{is_localhost_itself, is_this_machine},
+};
 
 /// Whose tokens are taken, which are issued here, and how long a run lives.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
@@ -214,11 +217,7 @@ impl ResourceUrl {
 
     fn from_text(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
-        let local = match url.host()? {
-            Host::Domain(name) => name == "localhost",
-            Host::Ipv4(address) => address.is_loopback(),
-            Host::Ipv6(address) => address.is_loopback(),
-        };
+        let local = is_this_machine(&url, is_localhost_itself);
         let secure = url.scheme() == "https" || (url.scheme() == "http" && local);
         let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
         let visible = text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'));

@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use url::Host;
-
 use super::{Files, egress::check_way};
-use crate::manifest::{
-    ClientName, ClientSpec, IdentitySpec, IssuerSpec, Place, Problem, SigningAlgorithm, Source, join_pointer,
+use crate::{
+    egress::is_localhost,
+    manifest::{
+        ClientName, ClientSpec, IdentitySpec, IssuerSpec, Place, Problem, SigningAlgorithm, Source,
+        is_this_machine, join_pointer,
+    },
 };
 
 /// Everything that the two files say of tokens fits together.
@@ -80,13 +82,7 @@ fn check_way_of_keys(
 ) {
     let url = issuer.jwks.url();
     check_way(source, pointer, what, ("jwks", url), &issuer.egress, problems);
-    let local = match url.host() {
-        Some(Host::Domain(name)) => crate::egress::is_localhost(name),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    if url.scheme() != "https" && !local {
+    if url.scheme() != "https" && !is_this_machine(url, is_localhost) {
         let message = format!("{what} is fetched over `http`, where anybody on the way can put in a key");
         let problem = Problem::error(source, Place::Pointer(format!("{pointer}/jwks")), message);
         problems.push(problem.help("name an `https` URL"));
