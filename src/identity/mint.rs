@@ -4,9 +4,9 @@
 //! that the same principal minted before.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -34,8 +34,6 @@ use crate::{
 const TOOLS_MAX: usize = 1_000;
 /// How long the name of a user may be.
 const SUBJECT_CHARS_MAX: usize = 256;
-/// How many assertions are remembered as used; more than are good at a time.
-const ASSERTIONS_MAX: usize = 100_000;
 
 /// What a client asks the token endpoint for.
 #[derive(Debug)]
@@ -156,21 +154,6 @@ impl From<IdentityError> for TokenRefusal {
         } else {
             Self::Client(error)
         }
-    }
-}
-
-/// The assertions that were used, until they expire: each is good once.
-#[derive(Debug, Default)]
-pub(super) struct Used(Mutex<HashMap<(ClientName, String), Timestamp>>);
-
-impl Used {
-    /// Takes an assertion, unless it was taken before in this process.
-    fn take(&self, client: &ClientName, id: &str, expires: Timestamp, now: Timestamp) -> bool {
-        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if used.len() >= ASSERTIONS_MAX {
-            used.retain(|_, expires| *expires > now);
-        }
-        used.len() < ASSERTIONS_MAX && used.insert((client.clone(), id.to_owned()), expires).is_none()
     }
 }
 
@@ -316,10 +299,7 @@ impl Identities {
             return Err(IdentityError::Claims); // somebody else could show it here first
         }
         let expires = claims.expires().saturating_add(expect.leeway).unwrap_or(Timestamp::MAX);
-        if !self.used.take(client.name(), id, expires, now) {
-            return Err(IdentityError::Replayed);
-        }
-        // And not in another process, nor before this one began.
+        // In all processes together, also before this one began.
         let token = TokenId { issuer: format!("assertion:{}", client.name()), id: id.to_owned() };
         if !self.runs.use_up(&token, "callgate", expires, now).await? {
             return Err(IdentityError::Replayed);
