@@ -17,7 +17,9 @@ use tokio::sync::Mutex;
 
 use super::{
     IdentityError,
-    jwt::{Algorithm, Claims, Expect, JwkSet, Signing, SigningError, TOKEN_BYTES_MAX, Unverified, verify},
+    jwt::{
+        Algorithm, Claims, Expect, JwkSet, Signing, SigningError, TOKEN_BYTES_MAX, Unverified, encode, verify,
+    },
 };
 use crate::{
     call::User,
@@ -137,10 +139,8 @@ impl OwnTokens {
     /// The tokens of a server that has an endpoint for them.
     pub(super) fn new(spec: &IdentitySpec, tokens: &TokensSpec, runs: Arc<Runs>) -> Option<Self> {
         let resource = spec.resource.as_ref()?;
-        let issuer =
-            tokens.issuer.as_ref().map_or_else(|| resource.origin(), |issuer| issuer.as_str().to_owned());
         Some(Self {
-            issuer,
+            issuer: spec.own_issuer()?,
             endpoint: beside(resource, TOKEN_PATH),
             audiences: vec![resource.as_str().to_owned()],
             lifetime: tokens.lifetime.duration(),
@@ -247,7 +247,7 @@ impl OwnTokens {
             put(USER, json!({ "issuer": user.issuer, "subject": user.subject }));
         }
         if let Some(certificate) = new.certificate {
-            put("cnf", json!({ "x5t#S256": base64_url(&certificate) }));
+            put("cnf", json!({ "x5t#S256": encode(certificate) }));
         }
         claims
     }
@@ -320,11 +320,6 @@ impl OwnTokens {
         *read = Some(Instant::now());
         Ok(())
     }
-}
-
-fn base64_url(bytes: &[u8]) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// The URL of an endpoint of this server's own.

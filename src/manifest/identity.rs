@@ -33,6 +33,15 @@ pub struct IdentitySpec {
     pub runs: RunsSpec,
 }
 
+impl IdentitySpec {
+    /// What this server's own tokens say as `iss`, where it issues any.
+    #[must_use]
+    pub fn own_issuer(&self) -> Option<String> {
+        let issuer = self.tokens.as_ref()?.issuer.as_ref();
+        issuer.map(|issuer| issuer.as_str().to_owned()).or_else(|| Some(self.resource.as_ref()?.origin()))
+    }
+}
+
 /// An identity provider.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

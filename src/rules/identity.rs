@@ -32,10 +32,7 @@ pub(super) fn check(files: &Files, problems: &mut Vec<Problem>) {
 }
 
 fn check_issuers(source: &Source, spec: &IdentitySpec, problems: &mut Vec<Problem>) {
-    let own = spec.tokens.as_ref().and_then(|tokens| {
-        let issuer = tokens.issuer.as_ref().map(|issuer| issuer.as_str().to_owned());
-        issuer.or_else(|| Some(spec.resource.as_ref()?.origin()))
-    });
+    let own = spec.own_issuer();
     let mut seen: HashMap<&str, &str> = own.as_deref().map(|own| (own, "tokens")).into_iter().collect();
     for (name, issuer) in &spec.issuers {
         let pointer = join_pointer("/identity/issuers", name.as_str());
