@@ -254,17 +254,16 @@ impl OwnTokens {
 
     /// The keys, of which the newest is young enough to sign.
     async fn sign_with(&self, now: Timestamp) -> Result<Arc<OwnKeys>, MintError> {
-        for _ in 0..2 {
+        // What is in memory may do, or else what another process has added, or else a key of our own. Another
+        // may be first with that, and its key may be old by now.
+        for round in 0..3 {
             let keys = self.keys.load_full();
             if keys.newest.as_ref().is_some_and(|newest| self.is_young(newest, now)) {
                 return Ok(keys);
             }
-            self.read(now).await?;
-            let keys = self.keys.load_full();
-            if keys.newest.as_ref().is_some_and(|newest| self.is_young(newest, now)) {
-                return Ok(keys);
+            if round > 0 {
+                self.add_key(&keys, now).await?;
             }
-            self.add_key(&keys, now).await?;
             self.read(now).await?;
         }
         Ok(self.keys.load_full())
