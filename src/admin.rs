@@ -4,6 +4,7 @@
 //! made. Each change is put on record before it is made, and how it ended before it is answered.
 
 mod api;
+mod arguments;
 mod error;
 mod keys;
 mod listener;

@@ -7,11 +7,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     audit::{
-        Audit, Change, ChangeEnding, Keys, LogError, Witnessing,
+        Audit, Keys, LogError, Witnessing,
         witness::{Witness, WitnessKey},
     },
     backend::Backends,
-    call::{CallId, Outcome},
     credential::{CredentialError, LiveSecrets, read_secret},
     egress::{Allowances, Egress, EgressError, Registered},
     gateway::Gateway,
@@ -140,18 +139,7 @@ async fn sweep(gateway: &Gateway, runs: &Runs, now: Timestamp) {
         Vec::new()
     });
     for run in ended {
-        let change = Change {
-            act: "end-run",
-            actor: "callgate".into(),
-            id: CallId::random(now),
-            key: None,
-            reason: run.why.word().into(),
-            what: format!("run {}", run.id),
-        };
-        let ending = ChangeEnding { outcome: Outcome::Allowed, code: None, detail: None };
-        if let Err(error) = gateway.audit().end_change(&change, &ending, None).await {
-            tracing::warn!(%error, run = %run.id, "the end of a run is not on record");
-        }
+        gateway.put_end("callgate".into(), &run).await;
     }
 }
 

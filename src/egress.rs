@@ -7,6 +7,7 @@
 //! are connected to; and the address that answered.
 
 mod allowance;
+mod body;
 mod client;
 mod departure;
 mod header;
@@ -34,6 +35,7 @@ use crate::manifest::DnsSpec;
 
 pub(crate) use allowance::is_localhost;
 pub use allowance::{AllowanceError, Allowances};
+pub(crate) use body::{BodyError, read_body};
 pub(crate) use departure::Departure;
 pub(crate) use header::{field_value, is_reserved};
 pub use identity::ClientIdentity;

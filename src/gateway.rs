@@ -70,7 +70,7 @@ use crate::{
     output::Released,
     rounds::Rounds,
     rules::Rules,
-    runs::{EndReason, Principal, Run, RunId, Runs},
+    runs::{EndReason, EndedRun, Principal, Run, RunId, Runs},
     schema::Lane,
 };
 
@@ -286,7 +286,7 @@ impl Gateway {
         let change = Change { act, actor, id, key: None, reason, what };
         let ending = ChangeEnding { outcome: Outcome::Allowed, code: None, detail: None };
         let put = self.audit.end_change(&change, &ending, source).await;
-        put.inspect_err(|error| tracing::warn!(%error, act, "a change is not on record"))
+        put.inspect_err(|error| tracing::warn!(%error, act, change.what, "a change is not on record"))
     }
 
     fn count_refusal(&self, refusal: &TokenRefusal, origin: Origin) {
@@ -333,15 +333,18 @@ impl Gateway {
     /// Ends the run of a session or a process that is over.
     pub async fn end_run(&self, run: &RunId) {
         match self.identities.end(run, EndReason::Closed).await {
-            Ok(Some(ended)) => {
-                let (actor, what) = (format!("client:{}", ended.principal.client), format!("run {run}"));
-                let _ = self.put_change("end-run", actor, what, ended.why.word().into(), None).await;
-            }
+            Ok(Some(ended)) => self.put_end(format!("client:{}", ended.principal.client), &ended).await,
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%run, %error, "the run of what is over could not be ended; it ends by its idle limit");
             }
         }
+    }
+
+    /// Puts on record that a run has ended, and who ended it.
+    pub async fn put_end(&self, actor: String, run: &EndedRun) {
+        let _ =
+            self.put_change("end-run", actor, format!("run {}", run.id), run.why.word().into(), None).await;
     }
 
     /// Refuses a call now that lacks only scopes, for transports that must say so early.

@@ -33,7 +33,6 @@ use crate::{
         EndReason, EndedRun, NewRun, Run, RunError, RunId, RunKind, Runs, RunsError, Standing, StandingError,
     },
 };
-use mint::Used;
 use tokens::Tokens;
 
 use clients::Claimed;
@@ -154,7 +153,6 @@ pub struct Identities {
     runs: Arc<Runs>,
     tokens: Tokens,
     bounds: RunsSpec,
-    used: Used,
     metadata: Metadata,
     /// One session begins at a time, so that those before it are counted. The store writes one at a time anyway.
     beginning: tokio::sync::Mutex<()>,
@@ -166,8 +164,7 @@ impl Identities {
     pub fn new(runs: Arc<Runs>, spec: &IdentitySpec, egress: &Egress) -> Self {
         let tokens = Tokens::new(spec, egress, &runs);
         let metadata = Metadata::new(spec);
-        let used = Used::default();
-        Self { runs, tokens, bounds: spec.runs, used, metadata, beginning: tokio::sync::Mutex::default() }
+        Self { runs, tokens, bounds: spec.runs, metadata, beginning: tokio::sync::Mutex::default() }
     }
 
     /// Identifies a call, and finds the run that it belongs to.

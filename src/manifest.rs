@@ -10,6 +10,7 @@ mod egress;
 mod floors;
 mod identity;
 mod listener;
+mod local;
 mod names;
 mod path;
 mod problem;
@@ -36,6 +37,7 @@ pub use identity::{
     TokensSpec,
 };
 pub use listener::{ClientCertificates, HttpListener, TlsSpec, WebHost, WebNameError, WebOrigin};
+pub(crate) use local::{is_localhost_itself, is_this_machine};
 pub use names::{
     AttributeName, ClientName, CredentialName, GroupName, IssuerName, KeyId, Label, NameError, RoleName,
     Scope, ServiceName, ToolName, VaultName,

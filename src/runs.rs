@@ -139,29 +139,15 @@ impl Runs {
         // Processes that all see no live run take turns, and the next finds the one of the first.
         let mut change = self.shared.store.change().await?;
         let generation = change.generation();
-        let old: Option<(String, i64)> = sqlx::query_as(
-            "SELECT id, used_ms + idle_ms FROM agent_runs
-             WHERE principal = $1 AND kind = 'default' AND ended_ms IS NULL",
-        )
-        .bind(principal.to_text())
-        .fetch_optional(&mut *change)
-        .await?;
-        let old = match old {
-            Some((_, idle_from_ms)) if now_ms < idle_from_ms => {
-                change.cancel().await?;
-                self.shared.catch_up(None).await?;
-                return Ok(None);
-            }
-            Some((id, _)) => Some(RunId::parse(&id).ok_or(RunsError::Damaged(id))?),
-            None => None,
-        };
-        if let Some(old) = old {
-            end_one(&mut change, generation, old, EndReason::Idle, now_ms).await?;
+        let default = default_in(&mut change, principal, now_ms).await?;
+        if !default.is_new {
+            change.cancel().await?;
+            self.shared.catch_up(None).await?;
+            return Ok(None);
         }
-        insert(&mut change, RunId::random()?, &default_of(principal), now_ms).await?;
         change.commit().await?;
         self.shared.catch_up(Some(generation)).await?;
-        Ok(old)
+        Ok(default.ended)
     }
 
     /// Begins a run, with the labels of its principal's live runs.
@@ -343,6 +329,42 @@ fn default_of(principal: &Principal) -> NewRun<'static> {
         destinations: Vec::new(),
         session: None,
     }
+}
+
+/// A principal's default run, as a change finds or begins it.
+struct DefaultRun {
+    id: RunId,
+    is_new: bool,
+    /// The one before it, which had been idle for too long.
+    ended: Option<RunId>,
+}
+
+/// A principal's default run, begun where there is none, or where it was idle for too long.
+async fn default_in(
+    change: &mut Change,
+    principal: &Principal,
+    now_ms: i64,
+) -> Result<DefaultRun, RunsError> {
+    let found: Option<(String, i64)> = sqlx::query_as(
+        "SELECT id, used_ms + idle_ms FROM agent_runs
+         WHERE principal = $1 AND kind = 'default' AND ended_ms IS NULL",
+    )
+    .bind(principal.to_text())
+    .fetch_optional(&mut **change)
+    .await?;
+    let mut ended = None;
+    if let Some((id, idle_from_ms)) = found {
+        let id = RunId::parse(&id).ok_or(RunsError::Damaged(id))?;
+        if now_ms < idle_from_ms {
+            return Ok(DefaultRun { id, is_new: false, ended });
+        }
+        let generation = change.generation();
+        end_one(change, generation, id, EndReason::Idle, now_ms).await?;
+        ended = Some(id);
+    }
+    let id = RunId::random()?;
+    insert(change, id, &default_of(principal), now_ms).await?;
+    Ok(DefaultRun { id, is_new: true, ended })
 }
 
 /// Writes a new run.

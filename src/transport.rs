@@ -1,6 +1,7 @@
 //! Where clients connect: the only server-side place that names rmcp.
 
 mod failures;
+mod framing;
 mod front;
 mod headers;
 mod health;

@@ -8,10 +8,14 @@ use aws_lc_rs::rand;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{error::ApiError, keys::Admin, request::body};
+use super::{
+    arguments::{Arguments, Asked, shown, text},
+    error::ApiError,
+    keys::Admin,
+    request::body,
+};
 use crate::{
     gateway::Gateway,
     manifest::{ClientName, KeyId},
@@ -29,6 +33,8 @@ const KEY_DAYS_MAX: i64 = 366;
 const OVERLAP_S: u64 = 86_400;
 /// How long it can.
 const OVERLAP_S_MAX: u64 = 30 * 86_400;
+/// What the end of a key's life looks like.
+const EXPIRES: &str = "a day such as `2027-06-30`, or a moment (RFC 3339)";
 
 /// The requests that are taken.
 #[derive(Debug)]
@@ -38,8 +44,7 @@ pub(super) struct Api {
 }
 
 /// A kind of thing that can be revoked.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug)]
 enum Kind {
     Client,
     Key,
@@ -47,47 +52,104 @@ enum Kind {
     Run,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct Revoke {
     kind: Kind,
     name: String,
     /// Of a token: who issued it.
     issuer: Option<String>,
-    #[serde(default)]
     reason: String,
     until: Option<Timestamp>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct EndRun {
     run: String,
-    #[serde(default)]
     reason: String,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct NewKey {
     client: ClientName,
     expires: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct RotateKey {
     id: KeyId,
     expires: Option<String>,
     overlap_s: Option<u64>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct RevokeKey {
     id: KeyId,
-    #[serde(default)]
     reason: String,
+}
+
+impl Asked for Revoke {
+    fn take(arguments: &mut Arguments) -> Result<Self, ApiError> {
+        let kind = |value: &Value| match value.as_str()? {
+            "client" => Some(Kind::Client),
+            "key" => Some(Kind::Key),
+            "token" => Some(Kind::Token),
+            "run" => Some(Kind::Run),
+            _ => None,
+        };
+        let moment = |value: &Value| value.as_str()?.parse().ok();
+        Ok(Self {
+            kind: arguments.needed("kind", "`client`, `key`, `token` or `run`", kind)?,
+            name: arguments.needed("name", "the name of what is revoked", text)?,
+            issuer: arguments.optional("issuer", "the issuer of the token", text)?,
+            reason: reason(arguments)?,
+            until: arguments.optional("until", "a moment such as `2027-06-30T12:00:00Z`", moment)?,
+        })
+    }
+}
+
+impl Asked for EndRun {
+    fn take(arguments: &mut Arguments) -> Result<Self, ApiError> {
+        Ok(Self { run: arguments.needed("run", "the id of a run", text)?, reason: reason(arguments)? })
+    }
+}
+
+impl Asked for NewKey {
+    fn take(arguments: &mut Arguments) -> Result<Self, ApiError> {
+        let name = |value: &Value| ClientName::parse(value.as_str()?).ok();
+        Ok(Self {
+            client: arguments.needed("client", ClientName::EXPECTED, name)?,
+            expires: expires(arguments)?,
+        })
+    }
+}
+
+impl Asked for RotateKey {
+    fn take(arguments: &mut Arguments) -> Result<Self, ApiError> {
+        Ok(Self {
+            id: key_id(arguments)?,
+            expires: expires(arguments)?,
+            overlap_s: arguments.optional("overlap_s", "a whole number of seconds", Value::as_u64)?,
+        })
+    }
+}
+
+impl Asked for RevokeKey {
+    fn take(arguments: &mut Arguments) -> Result<Self, ApiError> {
+        Ok(Self { id: key_id(arguments)?, reason: reason(arguments)? })
+    }
+}
+
+fn reason(arguments: &mut Arguments) -> Result<String, ApiError> {
+    Ok(arguments.optional("reason", "a text", text)?.unwrap_or_default())
+}
+
+fn expires(arguments: &mut Arguments) -> Result<Option<String>, ApiError> {
+    arguments.optional("expires", EXPIRES, text)
+}
+
+fn key_id(arguments: &mut Arguments) -> Result<KeyId, ApiError> {
+    let id = |value: &Value| KeyId::parse(value.as_str()?).ok();
+    arguments.needed("id", KeyId::EXPECTED, id)
 }
 
 impl Api {
@@ -296,7 +358,7 @@ fn expiry(asked: Option<&str>, now: Timestamp) -> Result<Timestamp, ApiError> {
             Err(ApiError::bad("expires", format!("a key expires within {KEY_DAYS_MAX} days from now")))
         }
         None => {
-            Err(ApiError::bad("expires", "`expires` is a day such as `2027-06-30`, or a moment (RFC 3339)"))
+            Err(ApiError::bad("expires", format!("`expires` has to be {EXPIRES}, not `{}`", shown(asked))))
         }
     }
 }

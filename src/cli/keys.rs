@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use jiff::{Timestamp, ToSpan as _, civil::Date, tz::TimeZone};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     admin::{AdminArguments, AdminClient},
@@ -96,20 +96,21 @@ async fn make(
     config: &Path,
     server: &AdminArguments,
     path: &str,
-    body: &serde_json::Value,
+    body: &Value,
 ) -> Result<(), String> {
     let answer = AdminClient::new(server, config)?.post(path, body).await?;
-    if printer.is_json() {
-        printer.value(&answer);
-        return Ok(());
-    }
-    let (id, client, expires) = (text(&answer, "/id"), text(&answer, "/client"), text(&answer, "/expires"));
-    printer.note(&format!("{GOOD}made:{GOOD:#} key `{id}` of `{client}`, until {expires}; it is shown once"));
-    let old = text(&answer, "/old/id");
-    if !old.is_empty() {
-        printer.note(&format!("key `{old}` works until {}", text(&answer, "/old/expires")));
-    }
-    printer.line(&text(&answer, "/key"));
+    printer.report(&answer, || {
+        let said = |pointer| text(&answer, pointer);
+        let (id, client, expires) = (said("/id"), said("/client"), said("/expires"));
+        printer.note(&format!(
+            "{GOOD}made:{GOOD:#} key `{id}` of `{client}`, until {expires}; it is shown once"
+        ));
+        let old = said("/old/id");
+        if !old.is_empty() {
+            printer.note(&format!("key `{old}` works until {}", said("/old/expires")));
+        }
+        printer.line(&said("/key"));
+    });
     Ok(())
 }
 
@@ -123,39 +124,40 @@ fn new_admin(printer: &Printer, name: &str, expires: Option<&str>) -> Result<(),
         None => today.saturating_add(90.days()),
     };
     let made = NewAdminKey::random().ok_or("the system gives no random bytes")?;
-    if printer.is_json() {
-        let spec = json!({ "id": made.id, "name": name, "sha256": made.sha256, "expires": expires });
-        printer.value(&json!({ "key": made.key, "listen": { "admin": { "keys": [spec] } } }));
-        return Ok(());
-    }
-    printer
-        .note(&format!("{GOOD}made:{GOOD:#} an admin key for {name}; it is shown once. In `callgate.yaml`:"));
+    let spec = json!({ "id": made.id, "name": name, "sha256": made.sha256, "expires": expires });
+    let report = json!({ "key": made.key, "listen": { "admin": { "keys": [spec] } } });
+    printer.report(&report, || tell_admin(printer, name, expires, &made));
+    Ok(())
+}
+
+fn tell_admin(printer: &Printer, name: &str, expires: Date, made: &NewAdminKey) {
+    printer.note(&format!(
+        "{GOOD}made:{GOOD:#} admin key `{}` of `{name}`, until {expires}; it is shown once. In `callgate.yaml`:",
+        made.id
+    ));
     // JSON's way to write a text is YAML's, too.
-    let name = serde_json::Value::from(name);
+    let name = Value::from(name);
     printer.note(&format!(
         "\nlisten:\n  admin:\n    keys:\n      - {{ id: {}, name: {name}, sha256: {}, expires: {expires} }}\n",
         made.id, made.sha256
     ));
     printer.line(&made.key);
-    Ok(())
 }
 
 async fn list(printer: &Printer, config: &Path, server: &AdminArguments) -> Result<(), String> {
     let answer = AdminClient::new(server, config)?.get("/v1/keys").await?;
-    if printer.is_json() {
-        printer.value(&answer);
-        return Ok(());
-    }
-    let rows: Vec<Vec<String>> = items(&answer, "keys")
-        .map(|key| {
-            let is_revoked = key.get("revoked") == Some(&true.into());
-            let state = if is_revoked { "revoked".to_owned() } else { text(key, "/expires") };
-            vec![text(key, "/client"), text(key, "/id"), text(key, "/from"), state, text(key, "/last_used")]
-        })
-        .collect();
-    printer.table(&["client", "key", "from", "until", "last used"], &rows);
-    more(printer, &answer, rows.len());
+    printer.report(&answer, || {
+        let rows: Vec<Vec<String>> = items(&answer, "keys").map(row).collect();
+        printer.table(&["client", "key", "from", "until", "last used"], &rows);
+        more(printer, &answer, rows.len());
+    });
     Ok(())
+}
+
+fn row(key: &Value) -> Vec<String> {
+    let is_revoked = key.get("revoked") == Some(&true.into());
+    let state = if is_revoked { "revoked".to_owned() } else { text(key, "/expires") };
+    vec![text(key, "/client"), text(key, "/id"), text(key, "/from"), state, text(key, "/last_used")]
 }
 
 async fn revoke(
@@ -167,10 +169,6 @@ async fn revoke(
 ) -> Result<(), String> {
     let body = json!({ "id": id, "reason": reason });
     let answer = AdminClient::new(server, config)?.post("/v1/keys/revoke", &body).await?;
-    if printer.is_json() {
-        printer.value(&answer);
-    } else {
-        printer.line(&format!("{GOOD}revoked:{GOOD:#} key `{id}`"));
-    }
+    printer.report(&answer, || printer.line(&format!("{GOOD}revoked:{GOOD:#} key `{id}`")));
     Ok(())
 }

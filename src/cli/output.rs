@@ -88,6 +88,11 @@ impl Printer {
         self.line(&escaped_json(&text));
     }
 
+    /// Prints a report: as JSON where that was asked for, otherwise as `as_text` prints it.
+    pub(super) fn report(self, value: &impl Serialize, as_text: impl FnOnce()) {
+        if self.json { self.value(value) } else { as_text() }
+    }
+
     /// Says why the command failed.
     pub(super) fn fail(self, message: &str) -> ExitCode {
         if self.json {

@@ -6,11 +6,11 @@ use http::StatusCode;
 use reqwest::Request;
 use serde_json::Value;
 use tokio::time::timeout;
-use url::{Host, Url};
+use url::Url;
 
 use crate::{
-    egress::{Allowances, Egress, SendError, Way},
-    manifest::{BaseUrl, EgressSpec},
+    egress::{Allowances, BodyError, Egress, SendError, Way, read_body},
+    manifest::{BaseUrl, EgressSpec, is_localhost_itself, is_this_machine},
 };
 
 /// How long an answer may take.
@@ -47,12 +47,7 @@ fn refuse_unencrypted(url: &Url) -> Result<(), String> {
 
 /// Whether a URL is of this machine.
 fn is_here(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
+    is_this_machine(url, is_localhost_itself)
 }
 
 /// A server, by the URL that its endpoints are below.
@@ -110,13 +105,11 @@ impl Remote {
         let mut response = self.way.send(request).await.map_err(|error| self.unreached(&error))?;
         let status = response.status();
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|_| format!("{} broke off", self.base))? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > ANSWER_BYTES_MAX {
-                return Err(format!("{} answers with more than can be shown", self.base));
-            }
+        match read_body(&mut response, &mut bytes, ANSWER_BYTES_MAX).await {
+            Ok(()) => Ok((status, serde_json::from_slice(&bytes).ok())),
+            Err(BodyError::Broken) => Err(format!("{} broke off", self.base)),
+            Err(BodyError::TooLarge) => Err(format!("{} answers with more than can be shown", self.base)),
         }
-        Ok((status, serde_json::from_slice(&bytes).ok()))
     }
 
     fn unreached(&self, error: &SendError) -> String {

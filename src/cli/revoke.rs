@@ -60,15 +60,15 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
         Ok(client) => client.post("/v1/revoke", &body).await,
         Err(error) => Err(error),
     };
-    match answer {
-        Ok(answer) if printer.is_json() => printer.value(&answer),
-        Ok(answer) => {
-            printer.line(&format!("{GOOD}revoked:{GOOD:#} {} `{name}`", kind.word()));
-            if answer.get("known") == Some(&false.into()) {
-                printer.note(&format!("{DOUBT}no {} of this name is known{DOUBT:#}", kind.word()));
-            }
-        }
+    let answer = match answer {
+        Ok(answer) => answer,
         Err(error) => return printer.fail(&error),
-    }
+    };
+    printer.report(&answer, || {
+        printer.line(&format!("{GOOD}revoked:{GOOD:#} {} `{name}`", kind.word()));
+        if answer.get("known") == Some(&false.into()) {
+            printer.note(&format!("{DOUBT}no {} of this name is known{DOUBT:#}", kind.word()));
+        }
+    });
     ExitCode::SUCCESS
 }

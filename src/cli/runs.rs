@@ -49,30 +49,26 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
 
 async fn list(printer: &Printer, config: &Path, admin: &AdminArguments) -> Result<(), String> {
     let answer = AdminClient::new(admin, config)?.get("/v1/runs").await?;
-    if printer.is_json() {
-        printer.value(&answer);
-        return Ok(());
-    }
-    let rows: Vec<Vec<String>> = items(&answer, "runs")
-        .map(|run| {
-            let user = text(run, "/user/subject");
-            let whose =
-                if user.is_empty() { text(run, "/client") } else { text(run, "/client") + " for " + &user };
-            let labels = run.get("labels").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-            let labels: Vec<&str> = labels.iter().filter_map(Value::as_str).collect();
-            vec![
-                text(run, "/id"),
-                whose,
-                text(run, "/kind"),
-                text(run, "/used"),
-                text(run, "/expires"),
-                labels.join(", "),
-            ]
-        })
-        .collect();
-    printer.table(&["run", "whose", "kind", "last used", "expires", "has seen"], &rows);
-    more(printer, &answer, rows.len());
+    printer.report(&answer, || {
+        let rows: Vec<Vec<String>> = items(&answer, "runs").map(row).collect();
+        printer.table(&["run", "whose", "kind", "last used", "expires", "has seen"], &rows);
+        more(printer, &answer, rows.len());
+    });
     Ok(())
+}
+
+fn row(run: &Value) -> Vec<String> {
+    let user = text(run, "/user/subject");
+    let whose = if user.is_empty() { text(run, "/client") } else { text(run, "/client") + " for " + &user };
+    let labels: Vec<&str> = items(run, "labels").filter_map(Value::as_str).collect();
+    vec![
+        text(run, "/id"),
+        whose,
+        text(run, "/kind"),
+        text(run, "/used"),
+        text(run, "/expires"),
+        labels.join(", "),
+    ]
 }
 
 async fn end(
@@ -84,11 +80,7 @@ async fn end(
 ) -> Result<(), String> {
     let body = json!({ "run": run, "reason": reason });
     let answer = AdminClient::new(admin, config)?.post("/v1/runs/end", &body).await?;
-    if printer.is_json() {
-        printer.value(&answer);
-    } else {
-        printer.line(&format!("{GOOD}ended:{GOOD:#} run `{run}`"));
-    }
+    printer.report(&answer, || printer.line(&format!("{GOOD}ended:{GOOD:#} run `{run}`")));
     Ok(())
 }
 

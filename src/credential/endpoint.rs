@@ -8,7 +8,7 @@ use tokio::time;
 
 use super::{EndpointError, timing::Timing};
 use crate::{
-    egress::{SendError, Way, field_value},
+    egress::{BodyError, SendError, Way, field_value, read_body},
     strict::{self, Bounds},
 };
 
@@ -56,12 +56,10 @@ async fn exchange(way: &Way, request: Request) -> Result<Reply, EndpointError> {
         return Err(EndpointError::Redirected { code: status.as_u16() });
     }
     let mut body = Zeroizing::new(Vec::new());
-    while let Some(chunk) = response.chunk().await.map_err(|_| EndpointError::Interrupted)? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(EndpointError::TooLarge { bytes_max: ANSWER_BYTES_MAX });
-        }
-        body.extend_from_slice(&chunk);
-    }
+    read_body(&mut response, &mut body, ANSWER_BYTES_MAX).await.map_err(|error| match error {
+        BodyError::Broken => EndpointError::Interrupted,
+        BodyError::TooLarge => EndpointError::TooLarge { bytes_max: ANSWER_BYTES_MAX },
+    })?;
     Ok(Reply { status: status.as_u16(), body: is_plain_json(&response).then_some(body) })
 }
 

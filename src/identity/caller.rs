@@ -146,3 +146,17 @@ impl Authentication {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_to_be_known_is_among_the_words_that_policies_are_told_of() {
+        use Authentication as A;
+        let told = include_str!("../../docs/policy.md");
+        for way in [A::Asserted, A::ApiKey, A::Token, A::BoundToken, A::Certificate, A::Rehearsed] {
+            assert!(told.contains(&format!("| `\"{}\"` |", way.word())), "{way:?}");
+        }
+    }
+}

@@ -22,8 +22,8 @@ use super::{
     jwt::{Algorithm, Claims, Expect, JwkSet, Unverified, verify},
 };
 use crate::{
-    egress::{Allowances, Egress, Way},
-    manifest::{ClaimsSpec, IdentitySpec, IssuerName, IssuerSpec, SigningAlgorithm},
+    egress::{Allowances, BodyError, Egress, Way, read_body},
+    manifest::{ClaimsSpec, IdentitySpec, IssuerName, IssuerSpec},
 };
 
 /// How old a set of keys may be before it is fetched anew.
@@ -118,7 +118,7 @@ impl Issuer {
             name,
             issuer: spec.issuer.clone(),
             jwks: spec.jwks.url().clone(),
-            algorithms: spec.algorithms.iter().copied().map(algorithm).collect(),
+            algorithms: spec.algorithms.clone(),
             audiences,
             types: spec.types.clone(),
             leeway: spec.leeway.duration(),
@@ -250,13 +250,11 @@ impl Issuer {
             return Err("it does not answer 200");
         }
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|_| "its answer broke off")? {
-            if bytes.len() + chunk.len() > JWKS_BYTES_MAX {
-                return Err("its answer is too large");
-            }
-            bytes.extend_from_slice(&chunk);
+        match read_body(&mut response, &mut bytes, JWKS_BYTES_MAX).await {
+            Ok(()) => Ok(bytes),
+            Err(BodyError::Broken) => Err("its answer broke off"),
+            Err(BodyError::TooLarge) => Err("its answer is too large"),
         }
-        Ok(bytes)
     }
 }
 
@@ -267,19 +265,5 @@ impl Keys {
 
     fn is_fresh(&self) -> bool {
         self.fetched.is_some_and(|fetched| fetched.elapsed() < FRESH)
-    }
-}
-
-const fn algorithm(named: SigningAlgorithm) -> Algorithm {
-    match named {
-        SigningAlgorithm::RS256 => Algorithm::RS256,
-        SigningAlgorithm::RS384 => Algorithm::RS384,
-        SigningAlgorithm::RS512 => Algorithm::RS512,
-        SigningAlgorithm::PS256 => Algorithm::PS256,
-        SigningAlgorithm::PS384 => Algorithm::PS384,
-        SigningAlgorithm::PS512 => Algorithm::PS512,
-        SigningAlgorithm::ES256 => Algorithm::ES256,
-        SigningAlgorithm::ES384 => Algorithm::ES384,
-        SigningAlgorithm::EdDSA => Algorithm::EdDSA,
     }
 }

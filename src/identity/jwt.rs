@@ -38,7 +38,9 @@ pub use error::{Shown, TokenError};
 pub use expect::Expect;
 pub use jwk::SkipReason;
 pub use jwks::{JwkSet, JwksError, Skipped};
+pub(super) use jws::TOKEN_BYTES_MAX;
 pub use object::Part;
+pub(super) use object::encode;
 pub use signing::{NewSigning, Signing, SigningError};
 
 /// A token that is well-formed, and that anyone may have written.

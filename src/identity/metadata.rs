@@ -24,10 +24,7 @@ impl Metadata {
     pub(super) fn new(spec: &IdentitySpec) -> Self {
         let Some(resource) = &spec.resource else { return Self::default() };
         let scopes: Vec<&str> = spec.scopes.iter().map(Scope::as_str).collect();
-        let own = spec.tokens.as_ref().map(|tokens| match &tokens.issuer {
-            Some(issuer) => issuer.as_str().to_owned(),
-            None => resource.origin(),
-        });
+        let own = spec.own_issuer();
         let servers = spec.issuers.values().map(|issuer| issuer.issuer.clone()).chain(own.clone());
         let mut described = json!({
             "resource": resource.as_str(),

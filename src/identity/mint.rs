@@ -4,9 +4,9 @@
 //! that the same principal minted before.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -34,8 +34,6 @@ use crate::{
 const TOOLS_MAX: usize = 1_000;
 /// How long the name of a user may be.
 const SUBJECT_CHARS_MAX: usize = 256;
-/// How many assertions are remembered as used; more than are good at a time.
-const ASSERTIONS_MAX: usize = 100_000;
 
 /// What a client asks the token endpoint for.
 #[derive(Debug)]
@@ -159,21 +157,6 @@ impl From<IdentityError> for TokenRefusal {
     }
 }
 
-/// The assertions that were used, until they expire: each is good once.
-#[derive(Debug, Default)]
-pub(super) struct Used(Mutex<HashMap<(ClientName, String), Timestamp>>);
-
-impl Used {
-    /// Takes an assertion, unless it was taken before in this process.
-    fn take(&self, client: &ClientName, id: &str, expires: Timestamp, now: Timestamp) -> bool {
-        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if used.len() >= ASSERTIONS_MAX {
-            used.retain(|_, expires| *expires > now);
-        }
-        used.len() < ASSERTIONS_MAX && used.insert((client.clone(), id.to_owned()), expires).is_none()
-    }
-}
-
 impl Identities {
     /// Makes a token for a client that asks for one.
     ///
@@ -197,26 +180,24 @@ impl Identities {
         }
         let scopes = granted(client, request.scope.as_deref())?;
         let tools = Some(&request.tools).filter(|tools| !tools.is_empty());
-        if let Some(tools) = tools
-            && (tools.len() > TOOLS_MAX || globs(tools.iter().map(String::as_str)).is_none())
-        {
-            return Err(TokenRefusal::Request(
-                "a tool is named by its name or a glob such as `orders.*`".into(),
-            ));
+        if let Some(tools) = tools {
+            nameable(tools)?;
         }
         let user = self.user_of(client, request.user.as_deref(), own)?;
-        let (run, ends) = self.run_for(client, user.clone(), request, now).await?;
         let new = NewToken {
             client: client.name(),
             key: caller.key(),
             user: user.as_ref(),
             scopes: &scopes,
             tools: tools.map(Vec::as_slice),
-            run: &run,
             certificate: certificate.map(|certificate| certificate.sha256),
-            ends,
         };
-        let minted = own.mint(&new, now).await?;
+        if !own.fits(&new, now) {
+            let message = "the token would be too long to be shown: ask for fewer scopes, or for tools by a glob such as `orders.*`";
+            return Err(TokenRefusal::Request(message.into()));
+        }
+        let (run, ends) = self.run_for(client, user.clone(), request, now).await?;
+        let minted = own.mint(&new, &run, ends, now).await?;
         let seconds = minted.expires.as_second().saturating_sub(now.as_second());
         Ok(NewAccessToken {
             token: minted.token.into(),
@@ -318,10 +299,7 @@ impl Identities {
             return Err(IdentityError::Claims); // somebody else could show it here first
         }
         let expires = claims.expires().saturating_add(expect.leeway).unwrap_or(Timestamp::MAX);
-        if !self.used.take(client.name(), id, expires, now) {
-            return Err(IdentityError::Replayed);
-        }
-        // And not in another process, nor before this one began.
+        // In all processes together, also before this one began.
         let token = TokenId { issuer: format!("assertion:{}", client.name()), id: id.to_owned() };
         if !self.runs.use_up(&token, "callgate", expires, now).await? {
             return Err(IdentityError::Replayed);
@@ -408,6 +386,18 @@ impl Identities {
         };
         Ok((run, now.saturating_add(lifetime).unwrap_or(Timestamp::MAX)))
     }
+}
+
+/// Whether tools are named in a way that is understood.
+fn nameable(tools: &[String]) -> Result<(), TokenRefusal> {
+    let message = if tools.len() > TOOLS_MAX {
+        format!("a token names {TOOLS_MAX} tools at most: name several by a glob such as `orders.*`")
+    } else if globs(tools.iter().map(String::as_str)).is_none() {
+        "a tool is named by its name or a glob such as `orders.*`".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(TokenRefusal::Request(message))
 }
 
 /// The scopes that are asked for, each of which the client has.

@@ -17,7 +17,9 @@ use tokio::sync::Mutex;
 
 use super::{
     IdentityError,
-    jwt::{Algorithm, Claims, Expect, JwkSet, Signing, SigningError, Unverified, verify},
+    jwt::{
+        Algorithm, Claims, Expect, JwkSet, Signing, SigningError, TOKEN_BYTES_MAX, Unverified, encode, verify,
+    },
 };
 use crate::{
     call::User,
@@ -51,6 +53,11 @@ const LEEWAY: Duration = Duration::from_secs(5);
 const READ_EVERY: Duration = Duration::from_millis(100);
 /// A key of a day is not made every second.
 const KEY_AGE_MIN: Duration = Duration::from_secs(60);
+
+/// How many random bytes a token's id has. A run's has as many.
+const RANDOM_BYTES: usize = 16;
+/// What a token holds around its claims: the header, the signature and the dots between, of 199 bytes.
+const AROUND_BYTES_MAX: usize = 256;
 
 /// The tokens of this server's own.
 #[derive(Debug)]
@@ -107,11 +114,17 @@ pub(super) struct NewToken<'a> {
     pub(super) user: Option<&'a User>,
     pub(super) scopes: &'a BTreeSet<Scope>,
     pub(super) tools: Option<&'a [String]>,
-    pub(super) run: &'a Run,
     /// The SHA-256 of the certificate that it is bound to.
     pub(super) certificate: Option<[u8; 32]>,
-    /// When the run ends at the latest.
-    pub(super) ends: Timestamp,
+}
+
+/// What differs between tokens that say the same.
+#[derive(Debug)]
+struct Stamp<'a> {
+    id: &'a str,
+    run: &'a str,
+    made: Timestamp,
+    expires: Timestamp,
 }
 
 /// A token that was just made.
@@ -126,10 +139,8 @@ impl OwnTokens {
     /// The tokens of a server that has an endpoint for them.
     pub(super) fn new(spec: &IdentitySpec, tokens: &TokensSpec, runs: Arc<Runs>) -> Option<Self> {
         let resource = spec.resource.as_ref()?;
-        let issuer =
-            tokens.issuer.as_ref().map_or_else(|| resource.origin(), |issuer| issuer.as_str().to_owned());
         Some(Self {
-            issuer,
+            issuer: spec.own_issuer()?,
             endpoint: beside(resource, TOKEN_PATH),
             audiences: vec![resource.as_str().to_owned()],
             lifetime: tokens.lifetime.duration(),
@@ -186,26 +197,46 @@ impl OwnTokens {
         verify(token, &self.keys.load().set, &expect).map_err(IdentityError::Token)
     }
 
-    /// Makes a token.
-    pub(super) async fn mint(&self, new: &NewToken<'_>, now: Timestamp) -> Result<Minted, MintError> {
+    /// Whether a token would be short enough to be shown, whichever run it is for.
+    pub(super) fn fits(&self, new: &NewToken<'_>, now: Timestamp) -> bool {
+        let any = "0".repeat(2 * RANDOM_BYTES); // as long as any other
+        let stamp = Stamp { id: &any, run: &any, made: now, expires: now };
+        let claims_bytes = Value::from(self.claims(new, &stamp)).to_string().len();
+        claims_bytes.div_ceil(3) * 4 + AROUND_BYTES_MAX <= TOKEN_BYTES_MAX
+    }
+
+    /// Makes a token that is bound to a run, which ends at a time at the latest.
+    pub(super) async fn mint(
+        &self,
+        new: &NewToken<'_>,
+        run: &Run,
+        ends: Timestamp,
+        now: Timestamp,
+    ) -> Result<Minted, MintError> {
         let keys = self.sign_with(now).await?;
         let newest = keys.newest.as_ref().ok_or(MintError::NoKey)?;
-        let mut random = [0; 16];
+        let mut random = [0; RANDOM_BYTES];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| MintError::Runs(RunsError::NoRandom))?;
         let id = hex::encode(random);
-        let expires = now.saturating_add(self.lifetime).unwrap_or(Timestamp::MAX).min(new.ends);
+        let expires = now.saturating_add(self.lifetime).unwrap_or(Timestamp::MAX).min(ends);
+        let stamp = Stamp { id: &id, run: &run.id().to_string(), made: now, expires };
+        let token = newest.signing.sign("at+jwt", &self.claims(new, &stamp))?;
+        Ok(Minted { token, id, expires: Timestamp::from_second(expires.as_second()).unwrap_or(expires) })
+    }
+
+    fn claims(&self, new: &NewToken<'_>, stamp: &Stamp<'_>) -> Map<String, Value> {
         let scopes: Vec<&str> = new.scopes.iter().map(Scope::as_str).collect();
         let mut claims = Map::new();
         let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
         put("iss", self.issuer.clone().into());
         put("sub", new.user.map_or(new.client.as_str(), |user| &user.subject).into());
         put("aud", self.audiences.clone().into());
-        put("exp", expires.as_second().into());
-        put("iat", now.as_second().into());
-        put("jti", id.clone().into());
+        put("exp", stamp.expires.as_second().into());
+        put("iat", stamp.made.as_second().into());
+        put("jti", stamp.id.into());
         put("client_id", new.client.as_str().into());
         put("scope", scopes.join(" ").into());
-        put(RUN, new.run.id().to_string().into());
+        put(RUN, stamp.run.into());
         if let Some(key) = new.key {
             put(KEY, key.as_str().into());
         }
@@ -216,25 +247,23 @@ impl OwnTokens {
             put(USER, json!({ "issuer": user.issuer, "subject": user.subject }));
         }
         if let Some(certificate) = new.certificate {
-            put("cnf", json!({ "x5t#S256": base64_url(&certificate) }));
+            put("cnf", json!({ "x5t#S256": encode(certificate) }));
         }
-        let token = newest.signing.sign("at+jwt", &claims)?;
-        Ok(Minted { token, id, expires: Timestamp::from_second(expires.as_second()).unwrap_or(expires) })
+        claims
     }
 
     /// The keys, of which the newest is young enough to sign.
     async fn sign_with(&self, now: Timestamp) -> Result<Arc<OwnKeys>, MintError> {
-        for _ in 0..2 {
+        // What is in memory may do, or else what another process has added, or else a key of our own. Another
+        // may be first with that, and its key may be old by now.
+        for round in 0..3 {
             let keys = self.keys.load_full();
             if keys.newest.as_ref().is_some_and(|newest| self.is_young(newest, now)) {
                 return Ok(keys);
             }
-            self.read(now).await?;
-            let keys = self.keys.load_full();
-            if keys.newest.as_ref().is_some_and(|newest| self.is_young(newest, now)) {
-                return Ok(keys);
+            if round > 0 {
+                self.add_key(&keys, now).await?;
             }
-            self.add_key(&keys, now).await?;
             self.read(now).await?;
         }
         Ok(self.keys.load_full())
@@ -290,11 +319,6 @@ impl OwnTokens {
         *read = Some(Instant::now());
         Ok(())
     }
-}
-
-fn base64_url(bytes: &[u8]) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// The URL of an endpoint of this server's own.

@@ -27,10 +27,6 @@ async fn identities(folder: &Path) -> (Identities, Arc<Runs>) {
     (Identities::new(Arc::clone(&runs), &spec, &Egress::new(None).unwrap()), runs)
 }
 
-async fn identities_anew(folder: &Path) -> (Identities, Arc<Runs>) {
-    identities(folder).await
-}
-
 fn clients(text: &str) -> Clients {
     let source = Source { path: "clients.yaml".into(), text: text.into() };
     let (clients, problems) = Clients::build(&manifest::read(&source).unwrap(), &source);
@@ -333,7 +329,7 @@ async fn a_run_goes_on_for_its_own_principal_alone() {
 #[tokio::test]
 async fn an_assertion_signed_by_the_clients_key_is_taken_once() {
     let folder = tempfile::tempdir().unwrap();
-    let (identities, _) = identities(folder.path()).await;
+    let (before, _) = identities(folder.path()).await;
     let signing = jwt::Signing::generate(jwt::Algorithm::ES256).unwrap().signing;
     let clients = clients(&format!(
         "clients: {{ bot: {{ owner: o, assertion-keys: [{}] }}, web: {{ owner: o }} }}",
@@ -353,7 +349,7 @@ async fn an_assertion_signed_by_the_clients_key_is_taken_once() {
     let mint = async |assertion: String, client: Option<&str>| {
         let proof = ClientProof::Assertion { client: client.map(str::to_owned), assertion: assertion.into() };
         let request = TokenRequest { proof, ..request(&NewKey::new("k1", [7; 32])) };
-        match identities.mint(&clients, &request, None, None, now).await {
+        match before.mint(&clients, &request, None, None, now).await {
             Ok(_) => "minted",
             Err(TokenRefusal::Client(refusal)) => refusal.code(),
             Err(other) => other.code(),
@@ -374,11 +370,11 @@ async fn an_assertion_signed_by_the_clients_key_is_taken_once() {
         assert_eq!(mint(assertion(changes.clone()), None).await, code, "{changes}");
     }
     // Nor is it taken where the process began anew.
-    drop(identities);
-    let (again, _) = identities_anew(folder.path()).await;
+    drop(before);
+    let (after, _) = identities(folder.path()).await;
     let proof = ClientProof::Assertion { client: None, assertion: assertion(json!({})).into() };
     let request = TokenRequest { proof, ..request(&NewKey::new("k1", [7; 32])) };
-    let again = again.mint(&clients, &request, None, None, now);
+    let again = after.mint(&clients, &request, None, None, now);
     assert!(matches!(again.await, Err(TokenRefusal::Client(IdentityError::Replayed))));
 }
 

@@ -251,3 +251,36 @@ pub(super) fn globs<'a>(tools: impl Iterator<Item = &'a str>) -> Option<GlobSet>
     }
     globs.build().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_mean_what_the_documentation_says() {
+        let matches = |pattern: &str, tool: &str| globs([pattern].into_iter()).unwrap().is_match(tool);
+        for (pattern, tool) in [
+            ("orders.*", "orders."),
+            ("orders.*", "orders.a.b"),
+            ("orders.?et", "orders.get"),
+            ("a[b-d]", "ac"),
+            ("a[!b-d]", "ae"),
+            ("{get,list}.x", "list.x"),
+            (r"a\*", "a*"),
+        ] {
+            assert!(matches(pattern, tool), "{pattern} {tool}");
+        }
+        for (pattern, tool) in [
+            ("orders.*", "orders"),
+            ("orders.*", "my.orders.get"),
+            ("orders.?et", "orders.et"),
+            ("a[b-d]", "ae"),
+            ("a[!b-d]", "ac"),
+            ("get", "get.x"),
+            ("get", "GET"),
+            (r"a\*", "ab"),
+        ] {
+            assert!(!matches(pattern, tool), "{pattern} {tool}");
+        }
+    }
+}

@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, num::NonZeroU32, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use url::{Host, Url};
+use url::Url;
 
-use super::{Age, BaseUrl, EgressSpec, IssuerName, Scope, TimeSpan};
+use super::{
+    Age, BaseUrl, EgressSpec, IssuerName, Scope, TimeSpan,
+    local::{is_localhost_itself, is_this_machine},
+};
 
 /// Whose tokens are taken, which are issued here, and how long a run lives.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
@@ -28,6 +31,15 @@ pub struct IdentitySpec {
     /// How long runs live, and how many sessions there may be.
     #[serde(default)]
     pub runs: RunsSpec,
+}
+
+impl IdentitySpec {
+    /// What this server's own tokens say as `iss`, where it issues any.
+    #[must_use]
+    pub fn own_issuer(&self) -> Option<String> {
+        let issuer = self.tokens.as_ref()?.issuer.as_ref();
+        issuer.map(|issuer| issuer.as_str().to_owned()).or_else(|| Some(self.resource.as_ref()?.origin()))
+    }
 }
 
 /// An identity provider.
@@ -100,7 +112,7 @@ fn default_scopes_claim() -> String {
 }
 
 /// An algorithm that tokens are signed with (RFC 7518 §3.1, RFC 8037 §3.1). None of them shares a secret.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(missing_docs, reason = "the names are the standard's")]
 pub enum SigningAlgorithm {
     RS256,
@@ -214,11 +226,7 @@ impl ResourceUrl {
 
     fn from_text(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
-        let local = match url.host()? {
-            Host::Domain(name) => name == "localhost",
-            Host::Ipv4(address) => address.is_loopback(),
-            Host::Ipv6(address) => address.is_loopback(),
-        };
+        let local = is_this_machine(&url, is_localhost_itself);
         let secure = url.scheme() == "https" || (url.scheme() == "http" && local);
         let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
         let visible = text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'));

@@ -5,12 +5,25 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+/// How much of a text that is no name is repeated.
+const GIVEN_CHARS_MAX: usize = 128;
+
 /// Why a string is not a name of the kind that was expected.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("`{}` is not {expected}", given.escape_debug())]
 pub struct NameError {
     given: String,
     expected: &'static str,
+}
+
+impl NameError {
+    fn new(text: &str, expected: &'static str) -> Self {
+        let mut given: String = text.chars().take(GIVEN_CHARS_MAX).collect();
+        if given.len() < text.len() {
+            given.push('…');
+        }
+        Self { given, expected }
+    }
 }
 
 macro_rules! name {
@@ -21,6 +34,9 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
+            /// What such a name looks like.
+            pub const EXPECTED: &'static str = $expected;
+
             /// Parses a name.
             ///
             /// # Errors
@@ -30,7 +46,7 @@ macro_rules! name {
                 if valid(text) {
                     Ok(Self(text.into()))
                 } else {
-                    Err(NameError { given: text.to_owned(), expected: $expected })
+                    Err(NameError::new(text, $expected))
                 }
             }
 
@@ -214,6 +230,13 @@ mod tests {
         assert_eq!(name.toolsets().collect::<Vec<_>>(), ["a", "a.b"]);
         assert_eq!(ToolName::parse(".x").unwrap().toolsets().count(), 0);
         assert_eq!(ToolName::parse("release").unwrap().toolsets().count(), 0);
+    }
+
+    #[test]
+    fn a_text_that_is_far_too_long_is_not_repeated_in_full() {
+        let refusal = ClientName::parse(&"a".repeat(60_000)).unwrap_err().to_string();
+        assert!(refusal.starts_with(&format!("`{}…` is not a client name", "a".repeat(128))), "{refusal}");
+        assert!(refusal.len() < 200, "{refusal}");
     }
 
     #[test]

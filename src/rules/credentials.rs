@@ -8,7 +8,7 @@ use crate::{
     egress::is_localhost,
     manifest::{
         BaseUrl, CredentialKind, CredentialName, Place, Problem, SecretRef, Source, ToolManifest, ToolName,
-        VaultSpec, join_pointer,
+        VaultSpec, is_this_machine, join_pointer,
     },
     plan::HttpPlan,
 };
@@ -117,13 +117,7 @@ pub(super) fn too_short(files: &Files, held_as: &str) -> Option<Problem> {
 /// A URL that secrets are sent to in the clear, over a network.
 fn unencrypted(source: &Source, pointer: String, url: &BaseUrl, problems: &mut Vec<Problem>) {
     let url = url.url();
-    let is_here = match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => is_localhost(name),
-        None => false,
-    };
-    if url.scheme() != "https" && !is_here {
+    if url.scheme() != "https" && !is_this_machine(url, is_localhost) {
         let problem = Problem::warning(source, Place::Pointer(pointer), "secrets are sent here in the clear");
         problems.push(problem.help("use `https`"));
     }

@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use url::Host;
-
 use super::{Files, egress::check_way};
-use crate::manifest::{
-    ClientName, ClientSpec, IdentitySpec, IssuerSpec, Place, Problem, SigningAlgorithm, Source, join_pointer,
+use crate::{
+    egress::is_localhost,
+    manifest::{
+        ClientName, ClientSpec, IdentitySpec, IssuerSpec, Place, Problem, SigningAlgorithm, Source,
+        is_this_machine, join_pointer,
+    },
 };
 
 /// Everything that the two files say of tokens fits together.
@@ -30,10 +32,7 @@ pub(super) fn check(files: &Files, problems: &mut Vec<Problem>) {
 }
 
 fn check_issuers(source: &Source, spec: &IdentitySpec, problems: &mut Vec<Problem>) {
-    let own = spec.tokens.as_ref().and_then(|tokens| {
-        let issuer = tokens.issuer.as_ref().map(|issuer| issuer.as_str().to_owned());
-        issuer.or_else(|| Some(spec.resource.as_ref()?.origin()))
-    });
+    let own = spec.own_issuer();
     let mut seen: HashMap<&str, &str> = own.as_deref().map(|own| (own, "tokens")).into_iter().collect();
     for (name, issuer) in &spec.issuers {
         let pointer = join_pointer("/identity/issuers", name.as_str());
@@ -80,13 +79,7 @@ fn check_way_of_keys(
 ) {
     let url = issuer.jwks.url();
     check_way(source, pointer, what, ("jwks", url), &issuer.egress, problems);
-    let local = match url.host() {
-        Some(Host::Domain(name)) => crate::egress::is_localhost(name),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    if url.scheme() != "https" && !local {
+    if url.scheme() != "https" && !is_this_machine(url, is_localhost) {
         let message = format!("{what} is fetched over `http`, where anybody on the way can put in a key");
         let problem = Problem::error(source, Place::Pointer(format!("{pointer}/jwks")), message);
         problems.push(problem.help("name an `https` URL"));

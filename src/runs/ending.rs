@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::SqliteConnection;
 
 use super::{
-    EndReason, EndedRun, LABELS_MAX, REMEMBERED_MS, RunId, Runs, RunsError, default_of, insert,
+    EndReason, EndedRun, LABELS_MAX, REMEMBERED_MS, RunId, Runs, RunsError, default_in,
     run::Principal,
     table::{Live, TOMBSTONES_MAX},
 };
@@ -134,27 +134,9 @@ async fn leave_labels(change: &mut Change, id: RunId, now_ms: i64) -> Result<(),
     .fetch_optional(&mut **change)
     .await?;
     let Some((principal,)) = found else { return Ok(()) };
-    let default: Option<(String, i64)> = sqlx::query_as(
-        "SELECT id, used_ms + idle_ms FROM agent_runs
-         WHERE principal = $1 AND kind = 'default' AND ended_ms IS NULL",
-    )
-    .bind(&principal)
-    .fetch_optional(&mut **change)
-    .await?;
-    let damaged = |id: String| RunsError::Damaged(format!("run `{id}`"));
-    let heir = match default {
-        Some((heir, idle_from_ms)) if now_ms < idle_from_ms => heir,
-        old => {
-            if let Some((old, _)) = old {
-                let old = RunId::parse(&old).ok_or_else(|| damaged(old.clone()))?;
-                end_one(change, generation, old, EndReason::Idle, now_ms).await?;
-            }
-            let principal = Principal::of_text(&principal).ok_or_else(|| damaged(id.to_string()))?;
-            let heir = RunId::random()?;
-            insert(change, heir, &default_of(&principal), now_ms).await?;
-            heir.to_string()
-        }
-    };
+    let damaged = || RunsError::Damaged(format!("run `{id}`"));
+    let principal = Principal::of_text(&principal).ok_or_else(damaged)?;
+    let heir = default_in(change, &principal, now_ms).await?.id.to_string();
     sqlx::query("UPDATE agent_runs SET used_ms = $2, generation = $3 WHERE id = $1 AND used_ms < $2")
         .bind(&heir)
         .bind(now_ms)

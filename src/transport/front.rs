@@ -100,7 +100,24 @@ impl Front {
 
     /// Answers one request.
     pub(super) async fn answer(&self, visitor: &Visitor, request: Request<Incoming>, pace: &Pace) -> Answer {
+        let wish = Wish::of(request.uri().path(), &self.gateway);
+        let answer = self.receive(visitor, request, wish, pace).await;
+        if wish.is_some() { oauth::in_its_words(answer) } else { answer }
+    }
+
+    async fn receive(
+        &self,
+        visitor: &Visitor,
+        request: Request<Incoming>,
+        wish: Option<Wish>,
+        pace: &Pace,
+    ) -> Answer {
         let (parts, body) = request.into_parts();
+        if pace.is_ambiguous() && parts.headers.contains_key(header::TRANSFER_ENCODING) {
+            pace.leave_unread();
+            self.count(visitor.source, "framing");
+            return two_lengths().answer(&Value::Null);
+        }
         if let Some(answer) = health::answer(&parts, &self.gateway) {
             return answer;
         }
@@ -128,7 +145,6 @@ impl Front {
             self.count(source, "expired_certificate");
             return farewell(self.unauthorized(&Proof::default()));
         };
-        let wish = Wish::of(&parts, &self.gateway);
         if let Err(retry) = self.may_try(source, &proof, wish) {
             self.count(source, "failures_spent");
             return too_many_failures(retry);
@@ -602,6 +618,11 @@ fn misfit() -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, INVALID_PARAMS, "params", "the parameters do not fit the method")
 }
 
+fn two_lengths() -> Refusal {
+    let message = "the request says in two ways where its body ends";
+    Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "framing", message)
+}
+
 fn too_large() -> Refusal {
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "too_large", "the request is too large")
 }
@@ -638,11 +659,10 @@ fn insufficient_scope(id: &Value, reply: &Reply, challenge: &str) -> Answer {
 
 /// Whether a token is where logs and histories keep it (RFC 6750 §2.3, OAuth 2.1 §5.1.2).
 fn has_token_in_query(uri: &Uri) -> bool {
-    let names = |query: &str| {
-        url::form_urlencoded::parse(query.as_bytes())
-            .any(|(name, _)| name.eq_ignore_ascii_case("access_token"))
-    };
-    uri.query().is_some_and(names)
+    // Some take `;` for a separator, too, and would keep what follows it as a parameter.
+    let parts = uri.query().unwrap_or_default().split([';', '&']);
+    let mut pairs = parts.flat_map(|part| url::form_urlencoded::parse(part.as_bytes()));
+    pairs.any(|(name, _)| name.eq_ignore_ascii_case("access_token"))
 }
 
 fn token_in_query() -> Refusal {

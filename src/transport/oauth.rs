@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::refusal::Answer;
+use super::refusal::{Answer, Told};
 use crate::{
     call::{Origin, Proof},
     gateway::Gateway,
@@ -40,9 +40,9 @@ pub(super) enum Wish {
 
 impl Wish {
     /// What a request asks for, where it is for one of these paths at all.
-    pub(super) fn of(parts: &Parts, gateway: &Gateway) -> Option<Self> {
+    pub(super) fn of(path: &str, gateway: &Gateway) -> Option<Self> {
         let metadata = gateway.metadata();
-        match parts.uri.path() {
+        match path {
             path if metadata.document(path).is_some() => Some(Self::Document),
             _ if !metadata.issues_tokens() => None,
             "/oauth/authorize" => Some(Self::Consent),
@@ -61,13 +61,18 @@ impl Wish {
 
 /// Refuses a method that does not fit.
 pub(super) fn misfit(wish: Wish, parts: &Parts) -> Option<Answer> {
-    let fits = if wish.has_body() { parts.method == Method::POST } else { parts.method == Method::GET };
+    // `HEAD` is answered like `GET` (RFC 9110 §9.3.2), and the body is left out on the way.
+    let (allowed, fits) = if wish.has_body() {
+        ("POST", parts.method == Method::POST)
+    } else {
+        ("GET, HEAD", matches!(parts.method, Method::GET | Method::HEAD))
+    };
     if fits {
         return None;
     }
-    let mut answer = Response::new(Full::default().boxed());
-    *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    let allowed = if wish.has_body() { "POST" } else { "GET" };
+    let description = format!("this takes {allowed} only");
+    let refused = json!({ "error": "invalid_request", "error_description": description });
+    let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, &refused);
     answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     Some(answer)
 }
@@ -201,7 +206,7 @@ fn basic(headers: &HeaderMap) -> Result<Option<(String, SecretString)>, Refused>
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, more) = (values.next(), values.next());
     let Some(value) = value else { return Ok(None) };
-    let broken = || request("the `Authorization` header is not `Basic` with a name and a secret");
+    let broken = || Refused::Header;
     let text = value.to_str().ok().filter(|_| more.is_none()).ok_or_else(broken)?;
     let (scheme, encoded) = text.split_once(' ').ok_or_else(broken)?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -263,6 +268,8 @@ impl<'a> Form<'a> {
 /// Why there is no answer of the kind that was asked for.
 enum Refused {
     Nobody,
+    /// A client that shows something in the header, in a form that is not read here.
+    Header,
     Grant,
     Token(TokenRefusal),
 }
@@ -281,6 +288,10 @@ fn request(message: &str) -> Refused {
 fn refuse(refused: &Refused) -> Answer {
     let (code, message) = match refused {
         Refused::Nobody => ("invalid_client", "authentication failed".to_owned()),
+        Refused::Header => {
+            let message = "the `Authorization` header is not `Basic` with a name and a secret";
+            ("invalid_client", message.to_owned())
+        }
         Refused::Grant => ("unsupported_grant_type", "the grant is `client_credentials`".to_owned()),
         Refused::Token(refusal) => (refusal.code(), refusal.public_message()),
     };
@@ -289,6 +300,30 @@ fn refuse(refused: &Refused) -> Answer {
         "temporarily_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     };
+    error(status, code, &message)
+}
+
+/// A refusal of the front, which speaks the protocol, as it is told to who asks for tokens (RFC 6749 §5.2).
+/// What the status says besides, such as when to come back, stays.
+pub(super) fn in_its_words(mut answer: Answer) -> Answer {
+    let Some(Told(message)) = answer.extensions_mut().remove::<Told>() else { return answer };
+    let status = answer.status();
+    let code = match status {
+        StatusCode::UNAUTHORIZED => "invalid_client",
+        StatusCode::TOO_MANY_REQUESTS => "temporarily_unavailable",
+        status if status.is_server_error() => "temporarily_unavailable",
+        _ => "invalid_request",
+    };
+    let mut told = error(status, code, &message);
+    for name in [header::RETRY_AFTER, header::CONNECTION, header::ALLOW] {
+        if let Some(value) = answer.headers_mut().remove(&name) {
+            told.headers_mut().insert(name, value);
+        }
+    }
+    told
+}
+
+fn error(status: StatusCode, code: &str, message: &str) -> Answer {
     // RFC 6749 §5.2: visible ASCII but for `"` and `\`.
     let fits = |char: char| matches!(char, ' '..='!' | '#'..='[' | ']'..='~');
     let message: String = message.chars().map(|char| if fits(char) { char } else { '?' }).collect();

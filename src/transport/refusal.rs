@@ -29,6 +29,10 @@ pub(super) const HEADER_MISMATCH: i32 = -32020;
 /// MCP 2026-07-28: the version is not spoken here.
 pub(super) const UNSUPPORTED_VERSION: i32 = -32022;
 
+/// What a refusal says, beside its answer: some clients are told in other words.
+#[derive(Clone, Debug)]
+pub(super) struct Told(pub(super) Cow<'static, str>);
+
 /// Why a request goes no further.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -55,6 +59,7 @@ impl Refusal {
     /// The refusal as it is sent.
     pub(super) fn answer(&self, id: &Value) -> Answer {
         let mut answer = json_answer(self.status, &self.body(id));
+        answer.extensions_mut().insert(Told(self.message.clone()));
         let headers = answer.headers_mut();
         match self.status {
             StatusCode::METHOD_NOT_ALLOWED => {

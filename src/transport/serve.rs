@@ -34,6 +34,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    framing::Framing,
     front::Front,
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal},
     tls::{Greeting, Tls},
@@ -219,7 +220,9 @@ async fn turn_away(stream: TcpStream, why: Refusal, stop: CancellationToken, per
 fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // The deadlines are the pace's: this one would count an idle connection's time as a head's.
-    builder.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+    builder.header_read_timeout(None).max_headers(HEADERS_MAX);
+    // The first is what is kept of what came, give or take; the second is exact.
+    builder.max_buf_size(HEAD_BYTES_MAX).max_header_size(HEAD_BYTES_MAX);
     builder
 }
 
@@ -286,11 +289,18 @@ struct Now {
     deadline: Option<Instant>,
     /// A request's body was not read to its end.
     unread: bool,
+    /// A request could be read in two ways.
+    ambiguous: bool,
 }
 
 impl Pace {
     fn begin(head: Duration, idle: Duration, write: Duration) -> Arc<Self> {
-        let now = Now { phase: Phase::Head, deadline: Some(Instant::now() + head), unread: false };
+        let now = Now {
+            phase: Phase::Head,
+            deadline: Some(Instant::now() + head),
+            unread: false,
+            ambiguous: false,
+        };
         Arc::new(Self { head, idle, write, now: Mutex::new(now) })
     }
 
@@ -302,6 +312,11 @@ impl Pace {
     /// Says that the body was read after all.
     pub(super) fn read_all(&self) {
         self.now().unread = false;
+    }
+
+    /// Whether a request has come that could be read in two ways. It is its connection's last.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.now().ambiguous
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
@@ -348,12 +363,13 @@ impl Pace {
 struct Line<S> {
     stream: S,
     pace: Arc<Pace>,
+    framing: Framing,
     shut: bool,
 }
 
 impl<S> Line<S> {
-    const fn new(stream: S, pace: Arc<Pace>) -> Self {
-        Self { stream, pace, shut: false }
+    fn new(stream: S, pace: Arc<Pace>) -> Self {
+        Self { stream, pace, framing: Framing::default(), shut: false }
     }
 }
 
@@ -365,8 +381,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if buffer.filled().len() > before {
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        if !read.is_empty() {
             self.pace.enter_from(Phase::Idle, Phase::Head);
+            self.framing.read(read);
+            if self.framing.is_ambiguous() {
+                self.pace.now().ambiguous = true;
+            }
         }
         Poll::Ready(Ok(()))
     }

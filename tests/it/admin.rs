@@ -308,6 +308,67 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_request_is_told_what_was_expected_and_little_of_what_it_sent() {
+    let place = Place::new().await;
+    let server = Server::start(place.path());
+    let long = "a".repeat(60_000);
+    for (path, body, message) in [
+        (
+            "v1/revoke",
+            json!(["client", "bot0", null, "", null]),
+            "the body has to be a JSON object, not an array",
+        ),
+        ("v1/revoke", json!({}), "`kind` is missing: `client`, `key`, `token` or `run`"),
+        (
+            "v1/revoke",
+            json!({ "kind": "bot", "name": "a" }),
+            "`kind` has to be `client`, `key`, `token` or `run`, not `bot`",
+        ),
+        (
+            "v1/revoke",
+            json!({ "kind": "key", "name": 5 }),
+            "`name` has to be the name of what is revoked, not the number `5`",
+        ),
+        (
+            "v1/revoke",
+            json!({ "kind": "run", "name": "a", "who": 1 }),
+            "`who` is not taken here: `kind`, `name`, `issuer`, `reason`, `until` are",
+        ),
+        ("v1/runs/end", json!({ "run": {} }), "`run` has to be the id of a run, not an object"),
+        (
+            "v1/keys/rotate",
+            json!({ "id": "a", "overlap_s": "1" }),
+            "`overlap_s` has to be a whole number of seconds, not `1`",
+        ),
+        (
+            "v1/keys",
+            json!({ "client": "bot0", "expires": "soon" }),
+            "`expires` has to be a day such as `2027-06-30`, or a moment (RFC 3339), not `soon`",
+        ),
+    ] {
+        let (status, answer) = server.ask(Method::POST, path, &place.key, Some(body)).await;
+        assert_eq!((status, answer["error"]["message"].as_str()), (400, Some(message)), "{path}");
+    }
+    for (path, body) in [
+        ("v1/revoke", json!({ "kind": "client", "name": long })),
+        ("v1/revoke", json!({ "kind": "client\u{202e}", "name": long })),
+        ("v1/revoke", json!({ "kind": "key", "name": long })),
+        ("v1/revoke", json!({ "kind": long, "name": "a" })),
+        ("v1/revoke", json!({ "kind": "client", "name": "a", (long.clone()): 1 })),
+        ("v1/keys", json!({ "client": long })),
+        ("v1/keys", json!({ "client": "bot0", "expires": long })),
+        ("v1/keys/revoke", json!({ "id": long })),
+        ("v1/keys/rotate", json!({ "id": long })),
+        ("v1/runs/end", json!({ "run": long })),
+    ] {
+        let (status, answer) = server.ask(Method::POST, path, &place.key, Some(body)).await;
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert_eq!(status, 400, "{path}");
+        assert!(message.len() < 300 && !message.contains('\u{202e}'), "{path}: {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_put_on_record_is_not_done() {
     let place = Place::new().await;
     let app = open(place.path(), "serve").await;

@@ -470,32 +470,17 @@ impl Callers {
         shown: &str,
         n: usize,
         method: &str,
-        mut params: Value,
+        params: Value,
     ) -> reqwest::RequestBuilder {
         // A stranger shows what it has in other places as well.
         let stray = shown.starts_with("stray-");
-        let mut request = match (stray, n % 3) {
+        let request = match (stray, n % 3) {
             (true, 0) => self.http.post(format!("{}?access_token={shown}", self.mcp)),
             (true, 1) => self.http.post(&self.mcp).header("Authorization", format!("Basic {shown}")),
             (true, _) => self.http.post(&self.mcp).header("X-Api-Key", shown).header("Cookie", shown),
             (false, _) => self.http.post(&self.mcp).bearer_auth(shown),
         };
-        request = request.header("Accept", "application/json, text/event-stream");
-        request = match era {
-            Era::Legacy => request.header("MCP-Protocol-Version", "2025-11-25"),
-            Era::Modern => {
-                params["_meta"] = json!({
-                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                    "io.modelcontextprotocol/clientInfo": { "name": "it", "version": "1" },
-                    "io.modelcontextprotocol/clientCapabilities": {}
-                });
-                if let Some(name) = params["name"].as_str() {
-                    request = request.header("Mcp-Name", name);
-                }
-                request.header("MCP-Protocol-Version", "2026-07-28").header("Mcp-Method", method)
-            }
-        };
-        request.json(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }))
+        era.request(request, method, params)
     }
 }
 

@@ -410,6 +410,69 @@ async fn no_header_of_a_client_reaches_a_backend() {
     }
 }
 
+/// RFC 9112 §6.1: two readers could end such a body at different places.
+#[tokio::test]
+async fn a_length_beside_a_transfer_coding_is_refused_in_any_order_and_spelling() {
+    let gate = Gate::serve(project()).await;
+    let head = String::from_utf8(request(POST, &[], b"")).unwrap().replace("Content-Length: 0\r\n\r\n", "");
+    let chunked = format!("{:x}\r\n{CALL}\r\n0\r\n\r\n", CALL.len());
+    let framed = |framing: &str| format!("{head}{framing}\r\n\r\n{chunked}");
+    let length = format!("Content-Length: {}", chunked.len());
+    let both = [
+        format!("{length}\r\nTransfer-Encoding: chunked"),
+        format!("Transfer-Encoding: chunked\r\n{length}"),
+        "content-length:4\r\nTRANSFER-ENCODING:chunked".to_owned(),
+        format!("Transfer-Encoding: chunked\n{length}"),
+    ];
+    for framing in &both {
+        let answer = talk(gate.address, framed(framing).as_bytes()).await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (400, &json!(-32600)),
+            "{framing} {answer:?}"
+        );
+        assert!(answer.head.contains("connection: close"), "{answer:?}");
+    }
+    assert_eq!(gate.backend.hits(), 0);
+    let whole = talk(gate.address, framed("Transfer-Encoding: chunked").as_bytes()).await;
+    assert_eq!(whole.json()["result"]["isError"], false, "{whole:?}");
+
+    // Also after other requests on the same connection, however they were sent.
+    let open = |text: &str| text.replace("Connection: close\r\n", "");
+    for first in [
+        open(&framed("Transfer-Encoding: chunked")),
+        open(&format!("{head}Content-Length: {}\r\n\r\n{CALL}", CALL.len())),
+        "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+    ] {
+        let hits = gate.backend.hits();
+        let answer = talk(gate.address, format!("{first}{}", framed(&both[0])).as_bytes()).await;
+        let all = format!("{}\r\n\r\n{}", answer.head, answer.body).to_lowercase();
+        let last = all.rsplit("http/1.1 ").next().unwrap();
+        assert!(last.starts_with("400 "), "{answer:?}");
+        assert!(gate.backend.hits() <= hits + 1, "only the first");
+    }
+}
+
+#[tokio::test]
+async fn a_head_has_32_kib_and_not_a_byte_more() {
+    let gate = Gate::serve(project()).await;
+    let bare = request(POST, &["X-Filler: "], CALL.as_bytes()).len() - CALL.len();
+    for (bytes, status) in [(32 << 10, 200), ((32 << 10) + 1, 431), (36 << 10, 431), (40 << 10, 431)] {
+        let filler = format!("X-Filler: {}", "a".repeat(bytes - bare));
+        let whole = request(POST, &[&filler], CALL.as_bytes());
+        assert_eq!(whole.len() - CALL.len(), bytes);
+        let answer = talk(gate.address, &whole).await;
+        assert_eq!(answer.status, status, "{bytes} bytes");
+        // In two parts, of which the first is nearly all of it.
+        let mut stream = TcpStream::connect(gate.address).await.unwrap();
+        let (first, second) = whole.split_at(bytes.min(32 << 10) - 3);
+        stream.write_all(first).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(second).await.unwrap();
+        assert_eq!(crate::bare::read(stream).await.status, status, "{bytes} bytes in two parts");
+    }
+}
+
 #[tokio::test]
 async fn a_slow_head_and_an_idle_connection_are_closed_by_their_deadlines() {
     let listener = json!({ "header-timeout": "400ms", "idle-timeout": "800ms" });

@@ -7,7 +7,7 @@ use callgate::{
     audit::reader::{LogFolder, logs},
     transport::HttpServer,
 };
-use reqwest::header::HeaderMap;
+use reqwest::{RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -28,6 +28,33 @@ pub(crate) enum Era {
 }
 
 pub(crate) const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
+
+impl Era {
+    /// A request of the protocol, with the headers and the `_meta` that clients of this era send.
+    pub(crate) fn request(
+        self,
+        mut request: RequestBuilder,
+        method: &str,
+        mut params: Value,
+    ) -> RequestBuilder {
+        request = request.header("Accept", "application/json, text/event-stream");
+        request = match self {
+            Self::Legacy => request.header("MCP-Protocol-Version", "2025-11-25"),
+            Self::Modern => {
+                params["_meta"] = json!({
+                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                    "io.modelcontextprotocol/clientInfo": { "name": "it", "version": "1" },
+                    "io.modelcontextprotocol/clientCapabilities": {}
+                });
+                if let Some(name) = params["name"].as_str() {
+                    request = request.header("Mcp-Name", name);
+                }
+                request.header("MCP-Protocol-Version", "2026-07-28").header("Mcp-Method", method)
+            }
+        };
+        request.json(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }))
+    }
+}
 
 /// A gate that serves.
 pub(crate) struct Gate {
@@ -71,27 +98,11 @@ impl Gate {
 
     /// Sends a request with the given key, or none.
     pub(crate) async fn send(&self, era: Era, key: Option<&str>, method: &str, params: Value) -> Answer {
-        let mut params = params;
-        let mut request = self.http.post(&self.url).header("Accept", "application/json, text/event-stream");
+        let mut request = self.http.post(&self.url);
         if let Some(key) = key {
             request = request.bearer_auth(key);
         }
-        request = match era {
-            Era::Legacy => request.header("MCP-Protocol-Version", "2025-11-25"),
-            Era::Modern => {
-                params["_meta"] = json!({
-                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                    "io.modelcontextprotocol/clientInfo": { "name": "it", "version": "1" },
-                    "io.modelcontextprotocol/clientCapabilities": {}
-                });
-                if let Some(name) = params["name"].as_str() {
-                    request = request.header("Mcp-Name", name);
-                }
-                request.header("MCP-Protocol-Version", "2026-07-28").header("Mcp-Method", method)
-            }
-        };
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let response = request.json(&body).send().await.unwrap();
+        let response = era.request(request, method, params).send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Answer { status, headers, body: response.bytes().await.unwrap().to_vec() }
     }

@@ -325,3 +325,102 @@ async fn an_assertion_is_good_once_in_all_processes_together() {
         assert_eq!(statuses, [200, 401]);
     }
 }
+
+/// RFC 6749 §5.2: whoever asks for a token reads no JSON-RPC.
+#[tokio::test]
+async fn what_the_front_refuses_at_the_token_endpoint_it_refuses_in_oauth_s_words() {
+    let gate = gate().await;
+    let grant = "grant_type=client_credentials";
+    let form = |path: &str| gate.form(path, grant).basic_auth("bot", Some(key("bot")));
+    let large = format!("{grant}&scope={}", "a".repeat(300 << 10));
+    let cases = [
+        (gate.form("/oauth/token", &large), 413, "invalid_request"),
+        (form("/oauth/token").header("Host", "evil.example.com"), 403, "invalid_request"),
+        (form("/oauth/revoke").header("Origin", "https://evil.example.com"), 403, "invalid_request"),
+        (form("/oauth/token?a=1&access_token=x"), 400, "invalid_request"),
+        (gate.http.get(gate.url("/oauth/jwks")).header("Host", "evil.example.com"), 403, "invalid_request"),
+        (gate.http.get(gate.url("/oauth/token")), 405, "invalid_request"),
+    ];
+    for (request, status, error) in cases {
+        let refused = answer(request).await;
+        assert_eq!((refused.status, text(&refused.json(), "error").as_str()), (status, error));
+        assert!(refused.json().get("jsonrpc").is_none(), "{}", refused.text());
+        assert_eq!(refused.headers["cache-control"], "no-store");
+    }
+    let spent = Wire::serve(project(&["get"]).listener(json!({ "failures": "1/h" })), identity()).await;
+    let wrong = || spent.form("/oauth/token", grant).basic_auth("bot", Some("cg_bot_x"));
+    assert_eq!(answer(wrong()).await.status, 401);
+    let refused = answer(wrong()).await;
+    assert_eq!((refused.status, text(&refused.json(), "error").as_str()), (429, "temporarily_unavailable"));
+    assert!(refused.headers.contains_key("retry-after"));
+    // Beside it, the protocol's own errors are as they were.
+    let refused =
+        answer(gate.request(Era::Modern, "tools/list", json!({})).header("Host", "evil.example.com"));
+    assert_eq!(refused.await.json()["error"]["code"], -32600);
+}
+
+#[tokio::test]
+async fn a_header_that_names_nobody_is_a_failed_authentication_and_not_a_malformed_request() {
+    let gate = gate().await;
+    for header in ["Basic", "Basic !", "Basic Ym90", "Bearer x", "Basic /w==", ""] {
+        let request = gate.form("/oauth/token", "grant_type=client_credentials");
+        let refused = answer(request.header("Authorization", header)).await;
+        assert_eq!(
+            (refused.status, text(&refused.json(), "error").as_str()),
+            (401, "invalid_client"),
+            "{header}"
+        );
+        assert_eq!(refused.headers["www-authenticate"], "Basic realm=\"callgate\"", "{header}");
+    }
+}
+
+/// RFC 9110 §9.3.2.
+#[tokio::test]
+async fn the_documents_answer_head_like_get_without_a_body() {
+    let gate = gate().await;
+    for path in [
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-protected-resource/mcp",
+        "/oauth/jwks",
+    ] {
+        let (head, get) = (answer(gate.http.head(gate.url(path))).await, gate.get(path).await);
+        assert_eq!((head.status, get.status, head.body.len()), (200, 200, 0), "{path}");
+        assert_eq!(visible(&head).1, visible(&get).1, "{path}");
+        assert_eq!(head.headers["content-length"], get.body.len().to_string(), "{path}");
+    }
+    let refused = answer(gate.http.head(gate.url("/oauth/token"))).await;
+    assert_eq!((refused.status, refused.body.len()), (405, 0));
+    let posted = answer(gate.form("/oauth/jwks", "a=b")).await;
+    assert_eq!((posted.status, posted.headers["allow"].to_str().unwrap()), (405, "GET, HEAD"));
+}
+
+#[tokio::test]
+async fn a_token_that_could_not_be_shown_is_not_made() {
+    let gate = gate().await;
+    let tools = |count: usize, bytes: usize| {
+        let names = (0..count).map(|index| format!("callgate_tool=t{index:0>width$}", width = bytes - 1));
+        names.collect::<Vec<_>>().join("&")
+    };
+    let said = async |form: String| {
+        let refused = ask(&gate, "bot", &form).await;
+        assert_eq!((refused.status, text(&refused.json(), "error").as_str()), (400, "invalid_request"));
+        text(&refused.json(), "error_description")
+    };
+    assert_eq!(
+        said(tools(1_001, 5)).await,
+        "a token names 1000 tools at most: name several by a glob such as `orders.*`"
+    );
+    assert_eq!(
+        said(tools(200, 100)).await,
+        "the token would be too long to be shown: ask for fewer scopes, or for tools by a glob such as `orders.*`"
+    );
+    // As long as it may be, it is taken.
+    let made =
+        text(&token(&gate, "bot", &format!("{}&callgate_tool=get", tools(110, 100))).await, "access_token");
+    assert!((14 << 10..=16 << 10).contains(&made.len()), "{}", made.len());
+    assert_eq!(gate.status(&made).await, 200);
+    let many =
+        text(&token(&gate, "bot", &format!("{}&callgate_tool=get", tools(999, 5))).await, "access_token");
+    assert_eq!(gate.status(&many).await, 200);
+}

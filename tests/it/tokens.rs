@@ -80,7 +80,14 @@ async fn a_token_in_the_url_is_refused_though_the_header_is_right() {
     let gate = Wire::serve(project(), identity(&provider)).await;
     let key = key("bot");
     assert_eq!(gate.status(&key).await, 200);
-    for query in ["access_token=x", "a=b&access_token=", "ACCESS_TOKEN=x", "access%5Ftoken=x"] {
+    for query in [
+        "access_token=x",
+        "a=b&access_token=",
+        "ACCESS_TOKEN=x",
+        "access%5Ftoken=x",
+        "a=1;access_token=x",
+        ";ACCESS_TOKEN",
+    ] {
         let request = gate.http.post(gate.url(&format!("/mcp?{query}"))).bearer_auth(&key);
         let request = request.header("Accept", "application/json, text/event-stream");
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });

@@ -70,24 +70,8 @@ impl Wire {
     }
 
     /// A request of the protocol, which may be changed before it is sent.
-    pub(crate) fn request(&self, era: Era, method: &str, mut params: Value) -> RequestBuilder {
-        let mut request =
-            self.http.post(self.url("/mcp")).header("Accept", "application/json, text/event-stream");
-        request = match era {
-            Era::Legacy => request.header("MCP-Protocol-Version", "2025-11-25"),
-            Era::Modern => {
-                params["_meta"] = json!({
-                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                    "io.modelcontextprotocol/clientInfo": { "name": "it", "version": "1" },
-                    "io.modelcontextprotocol/clientCapabilities": {}
-                });
-                if let Some(name) = params["name"].as_str() {
-                    request = request.header("Mcp-Name", name);
-                }
-                request.header("MCP-Protocol-Version", "2026-07-28").header("Mcp-Method", method)
-            }
-        };
-        request.json(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }))
+    pub(crate) fn request(&self, era: Era, method: &str, params: Value) -> RequestBuilder {
+        era.request(self.http.post(self.url("/mcp")), method, params)
     }
 
     /// Calls a tool with a key or a token.

@@ -4,21 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::signature::{self, EcdsaVerificationAlgorithm, RsaParameters};
 
-/// A signature algorithm. All are asymmetric: neither `none` nor an HMAC has a place here.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[allow(missing_docs, reason = "these are the names of RFC 7518")]
-pub enum Algorithm {
-    RS256,
-    RS384,
-    RS512,
-    PS256,
-    PS384,
-    PS512,
-    ES256,
-    ES384,
-    /// With Ed25519; RFC 9864 calls the same algorithm `Ed25519`.
-    EdDSA,
-}
+pub use crate::manifest::SigningAlgorithm as Algorithm;
 
 /// What makes keys of an algorithm, and how they check a signature.
 pub(super) enum Scheme {
@@ -42,7 +28,7 @@ impl Algorithm {
         Self::EdDSA,
     ];
 
-    /// The algorithm of a name, exactly as written.
+    /// The algorithm of a name, exactly as written. RFC 9864 calls `EdDSA` with Ed25519 `Ed25519`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         if name == "Ed25519" {

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// The longest token that is looked at.
-pub(super) const TOKEN_BYTES_MAX: usize = 16 * 1024;
+pub(in crate::identity) const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// A signed text, taken apart. Nothing says yet that the signature is good.
 pub(super) struct Jws<'a> {

@@ -40,7 +40,7 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Encodes as base64url without padding.
-pub(super) fn encode(bytes: impl AsRef<[u8]>) -> String {
+pub(in crate::identity) fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
