@@ -7,7 +7,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,34 +16,33 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
-use rmcp::model::ProtocolVersion;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     failures::Failures,
-    headers::{self, HeaderError, Said},
+    headers::{self, Said},
     health,
-    host::{NameError, Names},
+    host::Names,
     http::Protocol,
     mcp::Shown,
+    media::{is_answerable, is_readable, plain_media_types},
     oauth::{self, FORM_BYTES_MAX, Wish},
-    refusal::{
-        Answer, BUSY, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, MISSING_SCOPE,
-        Refusal, UNAUTHENTICATED, UNSUPPORTED_VERSION,
+    peek::{Arguments, Peek, known_versions},
+    reasons::{
+        challenged, disagreeing, failed, farewell, full, insufficient_scope, malformed, misfit, misnamed,
+        refuse, token_in_query, too_large, too_many_failures, unavailable, unforwarded,
     },
+    refusal::{Answer, BUSY, INVALID_REQUEST, Refusal, UNAUTHENTICATED},
     serve::{Pace, permits},
-    source::{self, SourceError},
+    source,
     visitor::{Visitor, for_call},
 };
 use crate::{
     call::{Call, CallKind, Claim, Origin, Proof, RunClaim, Transport},
-    gateway::{EdgeError, Gateway, Notice, Reply},
-    hygiene,
+    gateway::{EdgeError, Gateway},
     identity::{Caller, SessionError},
-    limits::whole_seconds,
     manifest::{HttpListener, Network},
     strict,
 };
@@ -174,7 +173,8 @@ impl Front {
             // Nothing was asked for: older clients try a `GET`, and go on without it.
             return refusal.answer(&Value::Null);
         }
-        if let Err(refusal) = is_readable(&knock.parts.headers) {
+        let form = is_readable(&knock.parts.headers).and_then(|()| is_answerable(&knock.parts.headers));
+        if let Err(refusal) = form {
             return self.refuse(&knock, None, &Value::Null, refusal).await;
         }
         let Ok(_place) = self.room.try_acquire() else {
@@ -394,13 +394,6 @@ impl Front {
     }
 }
 
-/// The revisions that are spoken here.
-fn known_versions() -> &'static [&'static str] {
-    static KNOWN: LazyLock<Vec<&str>> =
-        LazyLock::new(|| ProtocolVersion::KNOWN_VERSIONS.iter().map(ProtocolVersion::as_str).collect());
-    &KNOWN
-}
-
 /// What a request shows: one bearer token, or nothing. A token in the query is not looked at.
 fn proof(headers: &HeaderMap) -> Proof {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
@@ -412,49 +405,6 @@ fn proof(headers: &HeaderMap) -> Proof {
         }
         _ => Proof::default(),
     }
-}
-
-/// The parts of the parameters that headers repeat.
-#[derive(Deserialize)]
-struct Peek {
-    #[serde(default)]
-    name: Value,
-    #[serde(default)]
-    uri: Value,
-    #[serde(default, rename = "taskId")]
-    task: Value,
-    #[serde(default, rename = "protocolVersion")]
-    version: Value,
-    #[serde(default, rename = "_meta")]
-    meta: Value,
-}
-
-#[derive(Deserialize)]
-struct Arguments {
-    #[serde(default)]
-    arguments: Value,
-}
-
-impl Peek {
-    fn name(&self, method: &str) -> Option<&str> {
-        match method {
-            "tools/call" | "prompts/get" => self.name.as_str(),
-            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => self.uri.as_str(),
-            "tasks/get" | "tasks/update" | "tasks/cancel" => self.task.as_str(),
-            _ => None,
-        }
-    }
-
-    fn version(&self, method: &str) -> Option<&str> {
-        match method {
-            "initialize" => self.version.as_str(),
-            _ => self.meta.get("io.modelcontextprotocol/protocolVersion").and_then(Value::as_str),
-        }
-    }
-}
-
-fn refuse(status: StatusCode, word: &'static str, message: &'static str) -> Result<(), Refusal> {
-    Err(Refusal::new(status, INVALID_REQUEST, word, message))
 }
 
 /// Whether a request is a `POST` to the one endpoint.
@@ -472,60 +422,6 @@ fn is_endpoint(parts: &Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether a body is in a form that is read here, and the answer in one that its client reads.
-fn is_readable(headers: &HeaderMap) -> Result<(), Refusal> {
-    if !is_json(headers) {
-        let message = "the request's `Content-Type` must be `application/json`";
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message);
-    }
-    // RFC 9112 §6.1: a body that two readers could end at different places.
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let is_plain = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    if !is_plain || codings.next().is_some() {
-        return refuse(StatusCode::BAD_REQUEST, "framing", "the only transfer coding is `chunked`, once");
-    }
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        let message = "the request's body must not be encoded";
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message);
-    }
-    if !accepts(headers, "application/json") || !accepts(headers, "text/event-stream") {
-        let message = "the request's `Accept` must list `application/json` and `text/event-stream`";
-        return refuse(StatusCode::NOT_ACCEPTABLE, "accept", message);
-    }
-    Ok(())
-}
-
-/// Exactly one content type, and in UTF-8 if it says in what.
-fn is_json(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
-    let Ok(text) = value.to_str() else { return false };
-    let mut parts = text.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default();
-    essence.eq_ignore_ascii_case("application/json")
-        && parts.all(|parameter| match parameter.split_once('=') {
-            Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
-                value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-            }
-            _ => true,
-        })
-}
-
-fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let essence = parts.next().unwrap_or_default();
-        essence.eq_ignore_ascii_case(wanted) && !parts.any(|weight| matches!(weight, "q=0" | "q=0.0"))
-    })
-}
-
-/// What was checked is what is handed on, so that the protocol cannot read it in another way.
-fn plain_media_types(headers: &mut HeaderMap) {
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-}
-
 /// Puts a JSON-RPC error in place of a plain text.
 fn readable(answer: Answer, id: &Value) -> Answer {
     let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -540,102 +436,6 @@ fn readable(answer: Answer, id: &Value) -> Answer {
     }
 }
 
-fn misnamed(error: NameError) -> Refusal {
-    let (status, word, message) = match error {
-        NameError::BadHost => (StatusCode::BAD_REQUEST, "bad_host", "the request must name exactly one host"),
-        NameError::ForeignHost => {
-            (StatusCode::FORBIDDEN, "foreign_host", "the request's host is not one of this server's")
-        }
-        NameError::ForeignOrigin => {
-            (StatusCode::FORBIDDEN, "foreign_origin", "the request's origin may not call this server")
-        }
-    };
-    Refusal::new(status, INVALID_REQUEST, word, message)
-}
-
-/// What a trusted proxy says of its client, in a way that cannot be believed.
-fn unforwarded(error: SourceError) -> Refusal {
-    let message = error.to_string().into();
-    Refusal { message, ..Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "bad_forwarded", "") }
-}
-
-fn too_many_failures(retry: Duration) -> Answer {
-    let message = "too many failed attempts from this address: come back later";
-    let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, BUSY, "failures_spent", message);
-    let mut answer = refusal.answer(&Value::Null);
-    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(retry)));
-    answer
-}
-
-/// The last answer of its connection.
-fn farewell(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    answer
-}
-
-fn disagreeing(error: HeaderError, known: &[&str]) -> Refusal {
-    let status = StatusCode::BAD_REQUEST;
-    match error {
-        HeaderError::Mismatch(_) => Refusal {
-            message: error.to_string().into(),
-            ..Refusal::new(status, HEADER_MISMATCH, "header_mismatch", "")
-        },
-        HeaderError::UnknownVersion(requested) => Refusal {
-            data: Some(json!({ "requested": shown(&requested), "supported": known })),
-            ..Refusal::new(status, UNSUPPORTED_VERSION, "unsupported_version", "unsupported protocol version")
-        },
-    }
-}
-
-/// What a client wrote, as it is repeated to it.
-fn shown(text: &str) -> String {
-    hygiene::clean(text).0.chars().take(64).collect()
-}
-
-/// A message that is not strict JSON, or no message.
-pub(super) fn malformed(refused: strict::Refused) -> Refusal {
-    let message = refused.message.into();
-    Refusal { message, ..Refusal::new(StatusCode::BAD_REQUEST, refused.code, refused.word, "") }
-}
-
-fn misfit() -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, INVALID_PARAMS, "params", "the parameters do not fit the method")
-}
-
-fn too_large() -> Refusal {
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "too_large", "the request is too large")
-}
-
-fn full() -> Refusal {
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "in_flight_full", "the server is busy: try again")
-}
-
-fn failed() -> Refusal {
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR, "failed", "internal error")
-}
-
-/// An answer with a challenge (RFC 6750 §3, RFC 9728 §5.1).
-fn challenged(mut answer: Answer, error: &str, rest: &str) -> Answer {
-    let challenge = format!("Bearer realm=\"callgate\"{error}{rest}");
-    if let Ok(challenge) = HeaderValue::from_str(&challenge) {
-        answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    answer
-}
-
-/// RFC 6750 §3.1 and MCP 2026-07-28 authorization: names all scopes that the operation needs.
-fn insufficient_scope(id: &Value, reply: &Reply, challenge: &str) -> Answer {
-    let message = match &reply.body {
-        Err(Notice::Refused { message, .. } | Notice::Unknown(message)) => message.clone(),
-        Ok(_) => "insufficient scope".to_owned(),
-    };
-    let refusal = Refusal {
-        message: message.into(),
-        ..Refusal::new(StatusCode::FORBIDDEN, MISSING_SCOPE, "missing_scope", "")
-    };
-    challenged(refusal.answer(id), ", error=\"insufficient_scope\"", challenge)
-}
-
 /// Whether a token is where logs and histories keep it (RFC 6750 §2.3, OAuth 2.1 §5.1.2).
 fn has_token_in_query(uri: &Uri) -> bool {
     let names = |query: &str| {
@@ -643,15 +443,6 @@ fn has_token_in_query(uri: &Uri) -> bool {
             .any(|(name, _)| name.eq_ignore_ascii_case("access_token"))
     };
     uri.query().is_some_and(names)
-}
-
-fn token_in_query() -> Refusal {
-    Refusal::new(
-        StatusCode::BAD_REQUEST,
-        INVALID_REQUEST,
-        "token_in_query",
-        "a token belongs into the `Authorization` header, never into the URL",
-    )
 }
 
 /// The session that a request says it is in.
@@ -677,10 +468,6 @@ fn unknown_session() -> Refusal {
 fn sessions_full() -> Refusal {
     let message = "there are as many sessions as there may be: end one, or try again later";
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "sessions_full", message)
-}
-
-fn unavailable() -> Refusal {
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "unavailable", "temporarily unavailable")
 }
 
 fn ended() -> Answer {

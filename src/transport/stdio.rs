@@ -20,9 +20,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    front::malformed,
     lines::{Line, Lines},
     mcp::{Handler, Peer},
+    reasons::malformed,
     refusal::{INVALID_REQUEST, Refusal},
 };
 use crate::{
