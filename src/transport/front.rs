@@ -17,7 +17,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
 use serde_json::{Map, Value};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -58,22 +61,31 @@ pub(super) struct Front {
     names: Names,
     proxies: Vec<Network>,
     failures: Failures,
-    room: Semaphore,
+    room: Arc<Semaphore>,
     body_bytes_max: usize,
     body_timeout: Duration,
     protocol: Protocol,
 }
 
 /// A request whose caller is known.
-struct Knock {
-    parts: Parts,
-    caller: Caller,
-    proof: Proof,
-    origin: Origin,
+pub(super) struct Knock {
+    pub(super) parts: Parts,
+    pub(super) caller: Caller,
+    pub(super) proof: Proof,
+    pub(super) origin: Origin,
+}
+
+/// A message that can be read in one way only, and that is not refused at the edge.
+pub(super) struct Judged {
+    pub(super) id: Value,
+    pub(super) method: String,
+    pub(super) is_request: bool,
+    /// The tool that it calls, where it is a call.
+    pub(super) tool: Option<String>,
 }
 
 impl Knock {
-    fn call(&self, kind: CallKind) -> Call {
+    pub(super) fn call(&self, kind: CallKind) -> Call {
         Call::now(kind, self.proof.clone(), self.origin, CancellationToken::new())
     }
 }
@@ -85,7 +97,7 @@ impl Front {
             names: Names::of(settings),
             proxies: settings.trusted_proxies.clone(),
             failures: Failures::new(settings.failures),
-            room: Semaphore::new(permits(settings.in_flight)),
+            room: Arc::new(Semaphore::new(permits(settings.in_flight))),
             body_bytes_max: settings.body.bytes(),
             body_timeout: settings.body_timeout.duration(),
             protocol,
@@ -177,16 +189,31 @@ impl Front {
         if let Err(refusal) = form {
             return self.refuse(&knock, None, &Value::Null, refusal).await;
         }
-        let Ok(_place) = self.room.try_acquire() else {
-            self.count(source, "in_flight_full");
-            return full().answer(&Value::Null);
+        let (_place, body) = match self.receive(&knock, body, pace).await {
+            Ok(received) => received,
+            Err(answer) => return answer,
         };
-        let body = match self.read(body, self.body_bytes_max).await {
-            Ok(body) => body,
-            Err(refusal) => return self.refuse(&knock, None, &Value::Null, refusal).await,
-        };
-        pace.read_all();
         self.admit(knock, body).await
+    }
+
+    /// Reads a body, as soon as there is a place to work on it.
+    pub(super) async fn receive(
+        &self,
+        knock: &Knock,
+        body: Incoming,
+        pace: &Pace,
+    ) -> Result<(OwnedSemaphorePermit, Bytes), Answer> {
+        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
+            self.gateway.count(knock.origin.source, "in_flight_full");
+            return Err(full().answer(&Value::Null));
+        };
+        match self.read(body, self.body_bytes_max).await {
+            Ok(body) => {
+                pace.read_all();
+                Ok((place, body))
+            }
+            Err(refusal) => Err(self.refuse(knock, None, &Value::Null, refusal).await),
+        }
     }
 
     /// Whether a source may show what it shows. Asked before any of it is looked at, so that the answer is
@@ -230,13 +257,15 @@ impl Front {
         }
     }
 
-    /// Reads the message, and hands it to the protocol if it can be read in one way only.
-    async fn admit(&self, mut knock: Knock, body: Bytes) -> Answer {
-        let message = match strict::message(&body) {
+    /// Judges a message, and answers it here if it is not for the protocol.
+    ///
+    /// Headers that repeat the body have to agree with it, and to be there where the transport demands them.
+    pub(super) async fn judge(&self, knock: &Knock, body: &[u8], demands: bool) -> Result<Judged, Answer> {
+        let message = match strict::message(body) {
             Ok(message) => message,
             Err(refused) => {
                 let id = refused.id.clone();
-                return self.refuse(&knock, None, &id, malformed(refused)).await;
+                return Err(self.refuse(knock, None, &id, malformed(refused)).await);
             }
         };
         let is_request = message.id.is_some() && message.method.is_some();
@@ -244,20 +273,35 @@ impl Front {
         let method = message.method.unwrap_or_default();
         let name = message.params_name.map(std::borrow::Cow::into_owned);
         let tool = (is_request && method == "tools/call").then(|| name.clone().unwrap_or_default());
-        let checked = self.check(&knock, &method, is_request, message.params.unwrap_or(b"{}"));
-        if let Err(refusal) = checked {
-            // What is no tool call is refused without a record, as it would be without a mistake.
-            return match tool {
-                Some(tool) => self.refuse(&knock, Some(tool), &id, refusal).await,
-                None => refusal.answer(&id),
-            };
+        let method = method.into_owned();
+        let judged = Judged { id, method, is_request, tool };
+        if let Err(refusal) = self.check(knock, &judged, message.params.unwrap_or(b"{}"), demands) {
+            return Err(self.refuse_judged(knock, judged, refusal).await);
         }
-        if let Some(tool) = &tool {
+        if let Some(tool) = &judged.tool {
             let kind = CallKind::Tool { name: tool.clone(), arguments: Map::new().into() };
-            if let Some(answer) = self.step_up(&knock, &id, kind).await {
-                return answer;
+            if let Some(answer) = self.step_up(knock, &judged.id, kind).await {
+                return Err(answer);
             }
         }
+        Ok(judged)
+    }
+
+    /// Refuses a message that can be read. What is no tool call is refused without a record, as it would be
+    /// answered without one.
+    pub(super) async fn refuse_judged(&self, knock: &Knock, judged: Judged, refusal: Refusal) -> Answer {
+        match judged.tool {
+            Some(tool) => self.refuse(knock, Some(tool), &judged.id, refusal).await,
+            None => refusal.answer(&judged.id),
+        }
+    }
+
+    /// Hands a message to the protocol.
+    async fn admit(&self, mut knock: Knock, body: Bytes) -> Answer {
+        let Judged { id, method, is_request, tool } = match self.judge(&knock, &body, true).await {
+            Ok(judged) => judged,
+            Err(answer) => return answer,
+        };
         let reached = Arc::new(AtomicBool::new(false));
         let shown = Shown { proof: knock.proof.clone(), origin: knock.origin, reached: Arc::clone(&reached) };
         knock.parts.extensions.insert(shown);
@@ -345,11 +389,14 @@ impl Front {
     }
 
     /// Whether the headers say what the body says.
-    fn check(&self, knock: &Knock, method: &str, is_request: bool, params: &[u8]) -> Result<(), Refusal> {
+    fn check(&self, knock: &Knock, judged: &Judged, params: &[u8], demands: bool) -> Result<(), Refusal> {
+        let Judged { method, is_request, .. } = judged;
+        let (method, is_request) = (method.as_str(), *is_request);
         let peek: Peek = serde_json::from_slice(params).map_err(|_| misfit())?;
         let known = known_versions();
         let headers = &knock.parts.headers;
-        let said = Said { method, is_request, name: peek.name(method), version: peek.version(method) };
+        let (name, version) = (peek.name(method), peek.version(method));
+        let said = Said { method, is_request, name, version, demands };
         headers::agree(headers, said, known).map_err(|error| disagreeing(error, known))?;
         if !is_request || method != "tools/call" {
             return Ok(());
@@ -362,7 +409,8 @@ impl Front {
             return Ok(());
         }
         let Arguments { arguments } = serde_json::from_slice(params).map_err(|_| misfit())?;
-        headers::arguments_agree(headers, mirrored, &arguments).map_err(|error| disagreeing(error, known))
+        headers::arguments_agree(headers, mirrored, &arguments, demands)
+            .map_err(|error| disagreeing(error, known))
     }
 
     /// Answers a call here that lacks only scopes: a handler could not say 403.
@@ -380,7 +428,13 @@ impl Front {
     }
 
     /// Puts a refusal on record, and then makes an answer of it. What cannot be read names no tool.
-    async fn refuse(&self, knock: &Knock, tool: Option<String>, id: &Value, refusal: Refusal) -> Answer {
+    pub(super) async fn refuse(
+        &self,
+        knock: &Knock,
+        tool: Option<String>,
+        id: &Value,
+        refusal: Refusal,
+    ) -> Answer {
         let error = EdgeError { code: refusal.word, message: refusal.message.clone().into_owned() };
         self.record(knock, tool.unwrap_or_default(), error).await;
         refusal.answer(id)
