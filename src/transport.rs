@@ -16,6 +16,7 @@ mod reasons;
 mod refusal;
 mod serve;
 mod source;
+mod sse;
 mod stdio;
 mod tls;
 mod visitor;

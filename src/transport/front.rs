@@ -40,6 +40,7 @@ use super::{
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal, UNAUTHENTICATED},
     serve::{Pace, permits},
     source,
+    sse::{Door, Streams},
     visitor::{Visitor, for_call},
 };
 use crate::{
@@ -65,6 +66,7 @@ pub(super) struct Front {
     body_bytes_max: usize,
     body_timeout: Duration,
     protocol: Protocol,
+    streams: Option<Arc<Streams>>,
 }
 
 /// A request whose caller is known.
@@ -91,7 +93,12 @@ impl Knock {
 }
 
 impl Front {
-    pub(super) fn new(gateway: Arc<Gateway>, settings: &HttpListener, protocol: Protocol) -> Self {
+    pub(super) fn new(
+        gateway: Arc<Gateway>,
+        settings: &HttpListener,
+        protocol: Protocol,
+        streams: Option<Arc<Streams>>,
+    ) -> Self {
         Self {
             gateway,
             names: Names::of(settings),
@@ -101,7 +108,12 @@ impl Front {
             body_bytes_max: settings.body.bytes(),
             body_timeout: settings.body_timeout.duration(),
             protocol,
+            streams,
         }
+    }
+
+    pub(super) const fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
     }
 
     /// Counts what was turned away before it was a request.
@@ -110,7 +122,12 @@ impl Front {
     }
 
     /// Answers one request.
-    pub(super) async fn answer(&self, visitor: &Visitor, request: Request<Incoming>, pace: &Pace) -> Answer {
+    pub(super) async fn answer(
+        &self,
+        visitor: &Visitor,
+        request: Request<Incoming>,
+        pace: &Arc<Pace>,
+    ) -> Answer {
         let (parts, body) = request.into_parts();
         if let Some(answer) = health::answer(&parts, &self.gateway) {
             return answer;
@@ -160,6 +177,12 @@ impl Front {
                 return self.unauthorized(&proof);
             }
         };
+        if let Some(streams) = &self.streams
+            && let Some(door) = Door::of(&parts)
+        {
+            let knock = Knock { parts, caller, proof, origin };
+            return self.answer_stream(streams, door, knock, body, pace).await;
+        }
         let session = match session(&parts.headers) {
             Ok(session) => session,
             Err(refusal) => return refusal.answer(&Value::Null),
@@ -334,11 +357,18 @@ impl Front {
                 answer
             }
             Ok(Err(_)) => failed().answer(id),
-            Err(SessionError::OfClient { .. } | SessionError::InAll { .. }) => {
-                self.gateway.count(knock.origin.source, "sessions_full");
+            Err(error) => self.not_begun(error, knock.origin, id),
+        }
+    }
+
+    /// Says why no session begins.
+    pub(super) fn not_begun(&self, error: SessionError, origin: Origin, id: &Value) -> Answer {
+        match error {
+            SessionError::OfClient { .. } | SessionError::InAll { .. } => {
+                self.gateway.count(origin.source, "sessions_full");
                 sessions_full().answer(id)
             }
-            Err(SessionError::Runs(error)) => {
+            SessionError::Runs(error) => {
                 tracing::error!(%error, "a session could not be begun");
                 unavailable().answer(id)
             }
@@ -515,7 +545,7 @@ fn session(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     }
 }
 
-fn unknown_session() -> Refusal {
+pub(super) fn unknown_session() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "unknown_session", "there is no such session")
 }
 

@@ -263,6 +263,8 @@ enum Phase {
     Working,
     /// Writing an answer.
     Writing,
+    /// Writing a stream of events, whenever there is one.
+    Streaming,
     /// The whole answer is made, and perhaps not yet written.
     Made,
     /// Waiting for a next request.
@@ -286,11 +288,14 @@ struct Now {
     deadline: Option<Instant>,
     /// A request's body was not read to its end.
     unread: bool,
+    /// The answer is a stream of events.
+    streams: bool,
 }
 
 impl Pace {
     fn begin(head: Duration, idle: Duration, write: Duration) -> Arc<Self> {
-        let now = Now { phase: Phase::Head, deadline: Some(Instant::now() + head), unread: false };
+        let now =
+            Now { phase: Phase::Head, deadline: Some(Instant::now() + head), unread: false, streams: false };
         Arc::new(Self { head, idle, write, now: Mutex::new(now) })
     }
 
@@ -304,6 +309,17 @@ impl Pace {
         self.now().unread = false;
     }
 
+    /// Says that the answer is a stream: it may take any time, as long as each event is read in time.
+    pub(super) fn stream(&self) {
+        self.now().streams = true;
+    }
+
+    /// Whether the client has not read all that was written.
+    pub(super) fn is_behind(&self) -> bool {
+        let now = self.now();
+        now.phase == Phase::Streaming && now.deadline.is_some()
+    }
+
     fn now(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -313,7 +329,7 @@ impl Pace {
         let span = match phase {
             Phase::Head => Some(self.head),
             Phase::Working => None,
-            Phase::Writing => Some(self.write),
+            Phase::Writing | Phase::Streaming => Some(self.write),
             Phase::Made => {
                 now.phase = phase; // in the time that is left for writing
                 return;
@@ -322,7 +338,7 @@ impl Pace {
             Phase::Closing => Some(LINGER_MAX),
         };
         if phase == Phase::Working {
-            now.unread = false;
+            (now.unread, now.streams) = (false, false);
         }
         now.phase = phase;
         now.deadline = span.map(|span| Instant::now() + span);
@@ -332,6 +348,16 @@ impl Pace {
         if self.now().phase == from {
             self.enter(to);
         }
+    }
+
+    /// What was written has left.
+    fn flushed(&self) {
+        let mut now = self.now();
+        if now.phase == Phase::Streaming {
+            now.deadline = None;
+        }
+        drop(now);
+        self.enter_from(Phase::Made, Phase::Idle);
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -395,7 +421,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        self.pace.enter_from(Phase::Made, Phase::Idle);
+        self.pace.flushed();
         Poll::Ready(Ok(()))
     }
 
@@ -427,7 +453,8 @@ fn paced(mut answer: Answer, pace: Arc<Pace>) -> Answer {
         // into the void.
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    pace.enter(Phase::Writing);
+    let streams = pace.now().streams;
+    pace.enter(if streams { Phase::Streaming } else { Phase::Writing });
     answer.map(|body| PacedBody { body, pace }.boxed())
 }
 
@@ -444,7 +471,10 @@ impl Body for PacedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        // The connection takes the next event when the one before has left, but for some kilobytes.
+        self.pace.enter_from(Phase::Streaming, Phase::Streaming);
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -458,6 +488,8 @@ impl Body for PacedBody {
 
 impl Drop for PacedBody {
     fn drop(&mut self) {
+        // A stream has its last event to write.
+        self.pace.enter_from(Phase::Streaming, Phase::Writing);
         self.pace.enter_from(Phase::Writing, Phase::Made);
     }
 }
