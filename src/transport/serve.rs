@@ -533,6 +533,69 @@ mod tests {
         assert!((350..1000).contains(&served), "{served}");
     }
 
+    /// Serves one connection with a stream that has an event every 20 ms, and says how long it was served.
+    async fn serve_stream(event_bytes: usize) -> (TcpStream, tokio::task::JoinHandle<Duration>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let serving = tokio::spawn(async move {
+            let long = Duration::from_secs(20);
+            let pace = Pace::begin(long, long, Duration::from_millis(400));
+            let of_service = Arc::clone(&pace);
+            let service = service_fn(move |_: Request<Incoming>| {
+                let pace = Arc::clone(&of_service);
+                async move {
+                    pace.enter(Phase::Working);
+                    pace.stream();
+                    let events = futures::stream::unfold(0, move |sent| async move {
+                        sleep(Duration::from_millis(20)).await;
+                        (sent < 100)
+                            .then(|| (Ok(Frame::data(Bytes::from(vec![b'x'; event_bytes]))), sent + 1))
+                    });
+                    let events = http_body_util::StreamBody::new(events);
+                    let body = BodyExt::boxed(SyncBody(Mutex::new(Box::pin(events))));
+                    Ok::<_, Infallible>(paced(Answer::new(body), pace))
+                }
+            });
+            let line = TokioIo::new(Line::new(stream, Arc::clone(&pace)));
+            let began = Instant::now();
+            drive(builder().serve_connection(line, service), &pace, CancellationToken::new()).await;
+            began.elapsed()
+        });
+        (client, serving)
+    }
+
+    type Events = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
+    struct SyncBody(Mutex<Events>);
+    impl Body for SyncBody {
+        type Data = Bytes;
+        type Error = Infallible;
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.get_mut().0.get_mut().unwrap().as_mut().poll_frame(context)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_its_stream_is_dropped() {
+        let (mut client, serving) = serve_stream(1 << 20).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let served = serving.await.unwrap().as_millis();
+        assert!((350..1900).contains(&served), "{served}");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_read_may_last_longer_than_an_answer() {
+        let (mut client, serving) = serve_stream(10).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all.iter().filter(|byte| **byte == b'x').count(), 1000);
+        assert!(serving.await.unwrap() > Duration::from_secs(2));
+    }
+
     #[tokio::test]
     async fn a_client_that_reads_all_of_it_has_the_idle_time_after_it() {
         let (mut client, serving) = serve_large(Duration::from_secs(20)).await;

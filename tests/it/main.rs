@@ -47,6 +47,7 @@ mod identity;
 mod tokens;
 mod own_tokens;
 mod sessions;
+mod sse;
 mod names;
 mod logs;
 mod visibility;
