@@ -322,6 +322,28 @@ impl Gateway {
         self.identities.begin_session(caller, Timestamp::now()).await
     }
 
+    /// The same, and the run that the session is.
+    ///
+    /// # Errors
+    /// When there are as many as there may be, or the store does not answer.
+    pub async fn begin_stream(&self, caller: &Caller) -> Result<(String, RunId), SessionError> {
+        self.identities.begin_stream(caller, Timestamp::now()).await
+    }
+
+    /// An id for a session that nobody can guess.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn new_session_id(&self) -> Result<String, SessionError> {
+        self.identities.new_session_id()
+    }
+
+    /// Whether a caller and a run still stand that a session was begun with.
+    #[must_use]
+    pub fn stands(&self, caller: &Caller, run: &RunId) -> bool {
+        self.identities.stands(caller, run, Timestamp::now())
+    }
+
     /// The run of a session that is the caller's own.
     ///
     /// # Errors

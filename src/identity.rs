@@ -329,6 +329,18 @@ impl Identities {
     /// # Errors
     /// When there are as many as there may be, or the store does not answer.
     pub async fn begin_session(&self, caller: &Caller, now: Timestamp) -> Result<String, SessionError> {
+        Ok(self.begin_stream(caller, now).await?.0)
+    }
+
+    /// The same, and the run that the session is.
+    ///
+    /// # Errors
+    /// When there are as many as there may be, or the store does not answer.
+    pub async fn begin_stream(
+        &self,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<(String, RunId), SessionError> {
         let _turn = self.beginning.lock().await;
         let max = |max: NonZeroU32| usize::try_from(max.get()).unwrap_or(usize::MAX);
         if self.runs.sessions_of(caller.client.name()) >= max(self.bounds.sessions) {
@@ -337,11 +349,31 @@ impl Identities {
         if self.runs.sessions() >= max(self.bounds.sessions_in_all) {
             return Err(SessionError::InAll { max: self.bounds.sessions_in_all });
         }
+        let id = self.new_session_id()?;
+        let run = self.runs.begin(&self.new_run(caller, RunKind::Session, Some(&id)), now).await?.id();
+        Ok((id, run))
+    }
+
+    /// An id for a session that nobody can guess.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn new_session_id(&self) -> Result<String, SessionError> {
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| RunsError::NoRandom)?;
-        let id = hex::encode(id);
-        self.runs.begin(&self.new_run(caller, RunKind::Session, Some(&id)), now).await?;
-        Ok(id)
+        Ok(hex::encode(id))
+    }
+
+    /// Whether a caller and a run still stand that a session was begun with. Asks memory only, and is no use of
+    /// the run. What the caller showed may have expired: the session's calls are made with proofs of their own.
+    #[must_use]
+    pub fn stands(&self, caller: &Caller, run: &RunId, now: Timestamp) -> bool {
+        let standing = Standing { expires: None, ..caller.standing(Some(*run)) };
+        match self.runs.check(&standing, now) {
+            // Nobody knows for now: calls are refused, and who waits goes on waiting.
+            Ok(()) | Err(StandingError::Stale { .. }) => true,
+            Err(_) => false,
+        }
     }
 
     /// How often a process that makes no calls has to say that it is still there.

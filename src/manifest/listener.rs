@@ -46,6 +46,10 @@ pub struct HttpListener {
     /// How long a connection may stay open between two requests.
     #[serde(default = "default_idle_timeout")]
     pub idle_timeout: TimeSpan,
+    /// Whether clients that speak HTTP+SSE, the transport of 2024-11-05, are served beside Streamable HTTP: at
+    /// `/sse`. The same is asked of them. Left out, they are.
+    #[serde(default = "default_sse")]
+    pub sse: bool,
     /// TLS. Left out, the listener speaks plain HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
@@ -80,6 +84,10 @@ const fn default_idle_timeout() -> TimeSpan {
     TimeSpan::from_millis(60_000)
 }
 
+const fn default_sse() -> bool {
+    true
+}
+
 impl Default for HttpListener {
     fn default() -> Self {
         Self {
@@ -92,6 +100,7 @@ impl Default for HttpListener {
             header_timeout: default_header_timeout(),
             body_timeout: default_body_timeout(),
             idle_timeout: default_idle_timeout(),
+            sse: default_sse(),
             tls: None,
             trusted_proxies: Vec::new(),
             failures: None,

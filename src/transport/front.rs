@@ -7,7 +7,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,34 +16,37 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
-use rmcp::model::ProtocolVersion;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-use tokio::{sync::Semaphore, time::timeout};
+use serde_json::{Map, Value};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     failures::Failures,
-    headers::{self, HeaderError, Said},
+    headers::{self, Said},
     health,
-    host::{NameError, Names},
+    host::Names,
     http::Protocol,
     mcp::Shown,
+    media::{is_answerable, is_readable, plain_media_types},
     oauth::{self, FORM_BYTES_MAX, Wish},
-    refusal::{
-        Answer, BUSY, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, MISSING_SCOPE,
-        Refusal, UNAUTHENTICATED, UNSUPPORTED_VERSION,
+    peek::{Arguments, Peek, known_versions},
+    reasons::{
+        challenged, disagreeing, failed, farewell, full, insufficient_scope, malformed, misfit, misnamed,
+        refuse, token_in_query, too_large, too_many_failures, two_lengths, unavailable, unforwarded,
     },
+    refusal::{Answer, BUSY, INVALID_REQUEST, Refusal, UNAUTHENTICATED},
     serve::{Pace, permits},
-    source::{self, SourceError},
+    source,
+    sse::{Door, Streams},
     visitor::{Visitor, for_call},
 };
 use crate::{
     call::{Call, CallKind, Claim, Origin, Proof, RunClaim, Transport},
-    gateway::{EdgeError, Gateway, Notice, Reply},
-    hygiene,
+    gateway::{EdgeError, Gateway},
     identity::{Caller, SessionError},
-    limits::whole_seconds,
     manifest::{HttpListener, Network},
     strict,
 };
@@ -59,38 +62,58 @@ pub(super) struct Front {
     names: Names,
     proxies: Vec<Network>,
     failures: Failures,
-    room: Semaphore,
+    room: Arc<Semaphore>,
     body_bytes_max: usize,
     body_timeout: Duration,
     protocol: Protocol,
+    streams: Option<Arc<Streams>>,
 }
 
 /// A request whose caller is known.
-struct Knock {
-    parts: Parts,
-    caller: Caller,
-    proof: Proof,
-    origin: Origin,
+pub(super) struct Knock {
+    pub(super) parts: Parts,
+    pub(super) caller: Caller,
+    pub(super) proof: Proof,
+    pub(super) origin: Origin,
+}
+
+/// A message that can be read in one way only, and that is not refused at the edge.
+pub(super) struct Judged {
+    pub(super) id: Value,
+    pub(super) method: String,
+    pub(super) is_request: bool,
+    /// The tool that it calls, where it is a call.
+    pub(super) tool: Option<String>,
 }
 
 impl Knock {
-    fn call(&self, kind: CallKind) -> Call {
+    pub(super) fn call(&self, kind: CallKind) -> Call {
         Call::now(kind, self.proof.clone(), self.origin, CancellationToken::new())
     }
 }
 
 impl Front {
-    pub(super) fn new(gateway: Arc<Gateway>, settings: &HttpListener, protocol: Protocol) -> Self {
+    pub(super) fn new(
+        gateway: Arc<Gateway>,
+        settings: &HttpListener,
+        protocol: Protocol,
+        streams: Option<Arc<Streams>>,
+    ) -> Self {
         Self {
             gateway,
             names: Names::of(settings),
             proxies: settings.trusted_proxies.clone(),
             failures: Failures::new(settings.failures),
-            room: Semaphore::new(permits(settings.in_flight)),
+            room: Arc::new(Semaphore::new(permits(settings.in_flight))),
             body_bytes_max: settings.body.bytes(),
             body_timeout: settings.body_timeout.duration(),
             protocol,
+            streams,
         }
+    }
+
+    pub(super) const fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
     }
 
     /// Counts what was turned away before it was a request.
@@ -99,18 +122,23 @@ impl Front {
     }
 
     /// Answers one request.
-    pub(super) async fn answer(&self, visitor: &Visitor, request: Request<Incoming>, pace: &Pace) -> Answer {
+    pub(super) async fn answer(
+        &self,
+        visitor: &Visitor,
+        request: Request<Incoming>,
+        pace: &Arc<Pace>,
+    ) -> Answer {
         let wish = Wish::of(request.uri().path(), &self.gateway);
-        let answer = self.receive(visitor, request, wish, pace).await;
+        let answer = self.attend(visitor, request, wish, pace).await;
         if wish.is_some() { oauth::in_its_words(answer) } else { answer }
     }
 
-    async fn receive(
+    async fn attend(
         &self,
         visitor: &Visitor,
         request: Request<Incoming>,
         wish: Option<Wish>,
-        pace: &Pace,
+        pace: &Arc<Pace>,
     ) -> Answer {
         let (parts, body) = request.into_parts();
         if pace.is_ambiguous() && parts.headers.contains_key(header::TRANSFER_ENCODING) {
@@ -165,6 +193,12 @@ impl Front {
                 return self.unauthorized(&proof);
             }
         };
+        if let Some(streams) = &self.streams
+            && let Some(door) = Door::of(&parts)
+        {
+            let knock = Knock { parts, caller, proof, origin };
+            return self.answer_stream(streams, door, knock, body, pace).await;
+        }
         let session = match session(&parts.headers) {
             Ok(session) => session,
             Err(refusal) => return refusal.answer(&Value::Null),
@@ -190,19 +224,35 @@ impl Front {
             // Nothing was asked for: older clients try a `GET`, and go on without it.
             return refusal.answer(&Value::Null);
         }
-        if let Err(refusal) = is_readable(&knock.parts.headers) {
+        let form = is_readable(&knock.parts.headers).and_then(|()| is_answerable(&knock.parts.headers));
+        if let Err(refusal) = form {
             return self.refuse(&knock, None, &Value::Null, refusal).await;
         }
-        let Ok(_place) = self.room.try_acquire() else {
-            self.count(source, "in_flight_full");
-            return full().answer(&Value::Null);
+        let (_place, body) = match self.receive(&knock, body, pace).await {
+            Ok(received) => received,
+            Err(answer) => return answer,
         };
-        let body = match self.read(body, self.body_bytes_max).await {
-            Ok(body) => body,
-            Err(refusal) => return self.refuse(&knock, None, &Value::Null, refusal).await,
-        };
-        pace.read_all();
         self.admit(knock, body).await
+    }
+
+    /// Reads a body, as soon as there is a place to work on it.
+    pub(super) async fn receive(
+        &self,
+        knock: &Knock,
+        body: Incoming,
+        pace: &Pace,
+    ) -> Result<(OwnedSemaphorePermit, Bytes), Answer> {
+        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
+            self.gateway.count(knock.origin.source, "in_flight_full");
+            return Err(full().answer(&Value::Null));
+        };
+        match self.read(body, self.body_bytes_max).await {
+            Ok(body) => {
+                pace.read_all();
+                Ok((place, body))
+            }
+            Err(refusal) => Err(self.refuse(knock, None, &Value::Null, refusal).await),
+        }
     }
 
     /// Whether a source may show what it shows. Asked before any of it is looked at, so that the answer is
@@ -246,13 +296,15 @@ impl Front {
         }
     }
 
-    /// Reads the message, and hands it to the protocol if it can be read in one way only.
-    async fn admit(&self, mut knock: Knock, body: Bytes) -> Answer {
-        let message = match strict::message(&body) {
+    /// Judges a message, and answers it here if it is not for the protocol.
+    ///
+    /// Headers that repeat the body have to agree with it, and to be there where the transport demands them.
+    pub(super) async fn judge(&self, knock: &Knock, body: &[u8], demands: bool) -> Result<Judged, Answer> {
+        let message = match strict::message(body) {
             Ok(message) => message,
             Err(refused) => {
                 let id = refused.id.clone();
-                return self.refuse(&knock, None, &id, malformed(refused)).await;
+                return Err(self.refuse(knock, None, &id, malformed(refused)).await);
             }
         };
         let is_request = message.id.is_some() && message.method.is_some();
@@ -260,20 +312,35 @@ impl Front {
         let method = message.method.unwrap_or_default();
         let name = message.params_name.map(std::borrow::Cow::into_owned);
         let tool = (is_request && method == "tools/call").then(|| name.clone().unwrap_or_default());
-        let checked = self.check(&knock, &method, is_request, message.params.unwrap_or(b"{}"));
-        if let Err(refusal) = checked {
-            // What is no tool call is refused without a record, as it would be without a mistake.
-            return match tool {
-                Some(tool) => self.refuse(&knock, Some(tool), &id, refusal).await,
-                None => refusal.answer(&id),
-            };
+        let method = method.into_owned();
+        let judged = Judged { id, method, is_request, tool };
+        if let Err(refusal) = self.check(knock, &judged, message.params.unwrap_or(b"{}"), demands) {
+            return Err(self.refuse_judged(knock, judged, refusal).await);
         }
-        if let Some(tool) = &tool {
+        if let Some(tool) = &judged.tool {
             let kind = CallKind::Tool { name: tool.clone(), arguments: Map::new().into() };
-            if let Some(answer) = self.step_up(&knock, &id, kind).await {
-                return answer;
+            if let Some(answer) = self.step_up(knock, &judged.id, kind).await {
+                return Err(answer);
             }
         }
+        Ok(judged)
+    }
+
+    /// Refuses a message that can be read. What is no tool call is refused without a record, as it would be
+    /// answered without one.
+    pub(super) async fn refuse_judged(&self, knock: &Knock, judged: Judged, refusal: Refusal) -> Answer {
+        match judged.tool {
+            Some(tool) => self.refuse(knock, Some(tool), &judged.id, refusal).await,
+            None => refusal.answer(&judged.id),
+        }
+    }
+
+    /// Hands a message to the protocol.
+    async fn admit(&self, mut knock: Knock, body: Bytes) -> Answer {
+        let Judged { id, method, is_request, tool } = match self.judge(&knock, &body, true).await {
+            Ok(judged) => judged,
+            Err(answer) => return answer,
+        };
         let reached = Arc::new(AtomicBool::new(false));
         let shown = Shown { proof: knock.proof.clone(), origin: knock.origin, reached: Arc::clone(&reached) };
         knock.parts.extensions.insert(shown);
@@ -306,11 +373,18 @@ impl Front {
                 answer
             }
             Ok(Err(_)) => failed().answer(id),
-            Err(SessionError::OfClient { .. } | SessionError::InAll { .. }) => {
-                self.gateway.count(knock.origin.source, "sessions_full");
+            Err(error) => self.not_begun(error, knock.origin, id),
+        }
+    }
+
+    /// Says why no session begins.
+    pub(super) fn not_begun(&self, error: SessionError, origin: Origin, id: &Value) -> Answer {
+        match error {
+            SessionError::OfClient { .. } | SessionError::InAll { .. } => {
+                self.gateway.count(origin.source, "sessions_full");
                 sessions_full().answer(id)
             }
-            Err(SessionError::Runs(error)) => {
+            SessionError::Runs(error) => {
                 tracing::error!(%error, "a session could not be begun");
                 unavailable().answer(id)
             }
@@ -361,11 +435,14 @@ impl Front {
     }
 
     /// Whether the headers say what the body says.
-    fn check(&self, knock: &Knock, method: &str, is_request: bool, params: &[u8]) -> Result<(), Refusal> {
+    fn check(&self, knock: &Knock, judged: &Judged, params: &[u8], demands: bool) -> Result<(), Refusal> {
+        let Judged { method, is_request, .. } = judged;
+        let (method, is_request) = (method.as_str(), *is_request);
         let peek: Peek = serde_json::from_slice(params).map_err(|_| misfit())?;
         let known = known_versions();
         let headers = &knock.parts.headers;
-        let said = Said { method, is_request, name: peek.name(method), version: peek.version(method) };
+        let (name, version) = (peek.name(method), peek.version(method));
+        let said = Said { method, is_request, name, version, demands };
         headers::agree(headers, said, known).map_err(|error| disagreeing(error, known))?;
         if !is_request || method != "tools/call" {
             return Ok(());
@@ -378,7 +455,8 @@ impl Front {
             return Ok(());
         }
         let Arguments { arguments } = serde_json::from_slice(params).map_err(|_| misfit())?;
-        headers::arguments_agree(headers, mirrored, &arguments).map_err(|error| disagreeing(error, known))
+        headers::arguments_agree(headers, mirrored, &arguments, demands)
+            .map_err(|error| disagreeing(error, known))
     }
 
     /// Answers a call here that lacks only scopes: a handler could not say 403.
@@ -396,7 +474,13 @@ impl Front {
     }
 
     /// Puts a refusal on record, and then makes an answer of it. What cannot be read names no tool.
-    async fn refuse(&self, knock: &Knock, tool: Option<String>, id: &Value, refusal: Refusal) -> Answer {
+    pub(super) async fn refuse(
+        &self,
+        knock: &Knock,
+        tool: Option<String>,
+        id: &Value,
+        refusal: Refusal,
+    ) -> Answer {
         let error = EdgeError { code: refusal.word, message: refusal.message.clone().into_owned() };
         self.record(knock, tool.unwrap_or_default(), error).await;
         refusal.answer(id)
@@ -410,13 +494,6 @@ impl Front {
     }
 }
 
-/// The revisions that are spoken here.
-fn known_versions() -> &'static [&'static str] {
-    static KNOWN: LazyLock<Vec<&str>> =
-        LazyLock::new(|| ProtocolVersion::KNOWN_VERSIONS.iter().map(ProtocolVersion::as_str).collect());
-    &KNOWN
-}
-
 /// What a request shows: one bearer token, or nothing. A token in the query is not looked at.
 fn proof(headers: &HeaderMap) -> Proof {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
@@ -428,49 +505,6 @@ fn proof(headers: &HeaderMap) -> Proof {
         }
         _ => Proof::default(),
     }
-}
-
-/// The parts of the parameters that headers repeat.
-#[derive(Deserialize)]
-struct Peek {
-    #[serde(default)]
-    name: Value,
-    #[serde(default)]
-    uri: Value,
-    #[serde(default, rename = "taskId")]
-    task: Value,
-    #[serde(default, rename = "protocolVersion")]
-    version: Value,
-    #[serde(default, rename = "_meta")]
-    meta: Value,
-}
-
-#[derive(Deserialize)]
-struct Arguments {
-    #[serde(default)]
-    arguments: Value,
-}
-
-impl Peek {
-    fn name(&self, method: &str) -> Option<&str> {
-        match method {
-            "tools/call" | "prompts/get" => self.name.as_str(),
-            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => self.uri.as_str(),
-            "tasks/get" | "tasks/update" | "tasks/cancel" => self.task.as_str(),
-            _ => None,
-        }
-    }
-
-    fn version(&self, method: &str) -> Option<&str> {
-        match method {
-            "initialize" => self.version.as_str(),
-            _ => self.meta.get("io.modelcontextprotocol/protocolVersion").and_then(Value::as_str),
-        }
-    }
-}
-
-fn refuse(status: StatusCode, word: &'static str, message: &'static str) -> Result<(), Refusal> {
-    Err(Refusal::new(status, INVALID_REQUEST, word, message))
 }
 
 /// Whether a request is a `POST` to the one endpoint.
@@ -488,60 +522,6 @@ fn is_endpoint(parts: &Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether a body is in a form that is read here, and the answer in one that its client reads.
-fn is_readable(headers: &HeaderMap) -> Result<(), Refusal> {
-    if !is_json(headers) {
-        let message = "the request's `Content-Type` must be `application/json`";
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message);
-    }
-    // RFC 9112 §6.1: a body that two readers could end at different places.
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let is_plain = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    if !is_plain || codings.next().is_some() {
-        return refuse(StatusCode::BAD_REQUEST, "framing", "the only transfer coding is `chunked`, once");
-    }
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        let message = "the request's body must not be encoded";
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message);
-    }
-    if !accepts(headers, "application/json") || !accepts(headers, "text/event-stream") {
-        let message = "the request's `Accept` must list `application/json` and `text/event-stream`";
-        return refuse(StatusCode::NOT_ACCEPTABLE, "accept", message);
-    }
-    Ok(())
-}
-
-/// Exactly one content type, and in UTF-8 if it says in what.
-fn is_json(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
-    let Ok(text) = value.to_str() else { return false };
-    let mut parts = text.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default();
-    essence.eq_ignore_ascii_case("application/json")
-        && parts.all(|parameter| match parameter.split_once('=') {
-            Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
-                value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-            }
-            _ => true,
-        })
-}
-
-fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let essence = parts.next().unwrap_or_default();
-        essence.eq_ignore_ascii_case(wanted) && !parts.any(|weight| matches!(weight, "q=0" | "q=0.0"))
-    })
-}
-
-/// What was checked is what is handed on, so that the protocol cannot read it in another way.
-fn plain_media_types(headers: &mut HeaderMap) {
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-}
-
 /// Puts a JSON-RPC error in place of a plain text.
 fn readable(answer: Answer, id: &Value) -> Answer {
     let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -556,122 +536,12 @@ fn readable(answer: Answer, id: &Value) -> Answer {
     }
 }
 
-fn misnamed(error: NameError) -> Refusal {
-    let (status, word, message) = match error {
-        NameError::BadHost => (StatusCode::BAD_REQUEST, "bad_host", "the request must name exactly one host"),
-        NameError::ForeignHost => {
-            (StatusCode::FORBIDDEN, "foreign_host", "the request's host is not one of this server's")
-        }
-        NameError::ForeignOrigin => {
-            (StatusCode::FORBIDDEN, "foreign_origin", "the request's origin may not call this server")
-        }
-    };
-    Refusal::new(status, INVALID_REQUEST, word, message)
-}
-
-/// What a trusted proxy says of its client, in a way that cannot be believed.
-fn unforwarded(error: SourceError) -> Refusal {
-    let message = error.to_string().into();
-    Refusal { message, ..Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "bad_forwarded", "") }
-}
-
-fn too_many_failures(retry: Duration) -> Answer {
-    let message = "too many failed attempts from this address: come back later";
-    let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, BUSY, "failures_spent", message);
-    let mut answer = refusal.answer(&Value::Null);
-    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(retry)));
-    answer
-}
-
-/// The last answer of its connection.
-fn farewell(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    answer
-}
-
-fn disagreeing(error: HeaderError, known: &[&str]) -> Refusal {
-    let status = StatusCode::BAD_REQUEST;
-    match error {
-        HeaderError::Mismatch(_) => Refusal {
-            message: error.to_string().into(),
-            ..Refusal::new(status, HEADER_MISMATCH, "header_mismatch", "")
-        },
-        HeaderError::UnknownVersion(requested) => Refusal {
-            data: Some(json!({ "requested": shown(&requested), "supported": known })),
-            ..Refusal::new(status, UNSUPPORTED_VERSION, "unsupported_version", "unsupported protocol version")
-        },
-    }
-}
-
-/// What a client wrote, as it is repeated to it.
-fn shown(text: &str) -> String {
-    hygiene::clean(text).0.chars().take(64).collect()
-}
-
-/// A message that is not strict JSON, or no message.
-pub(super) fn malformed(refused: strict::Refused) -> Refusal {
-    let message = refused.message.into();
-    Refusal { message, ..Refusal::new(StatusCode::BAD_REQUEST, refused.code, refused.word, "") }
-}
-
-fn misfit() -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, INVALID_PARAMS, "params", "the parameters do not fit the method")
-}
-
-fn two_lengths() -> Refusal {
-    let message = "the request says in two ways where its body ends";
-    Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "framing", message)
-}
-
-fn too_large() -> Refusal {
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "too_large", "the request is too large")
-}
-
-fn full() -> Refusal {
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "in_flight_full", "the server is busy: try again")
-}
-
-fn failed() -> Refusal {
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR, "failed", "internal error")
-}
-
-/// An answer with a challenge (RFC 6750 §3, RFC 9728 §5.1).
-fn challenged(mut answer: Answer, error: &str, rest: &str) -> Answer {
-    let challenge = format!("Bearer realm=\"callgate\"{error}{rest}");
-    if let Ok(challenge) = HeaderValue::from_str(&challenge) {
-        answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    answer
-}
-
-/// RFC 6750 §3.1 and MCP 2026-07-28 authorization: names all scopes that the operation needs.
-fn insufficient_scope(id: &Value, reply: &Reply, challenge: &str) -> Answer {
-    let message = match &reply.body {
-        Err(Notice::Refused { message, .. } | Notice::Unknown(message)) => message.clone(),
-        Ok(_) => "insufficient scope".to_owned(),
-    };
-    let refusal = Refusal {
-        message: message.into(),
-        ..Refusal::new(StatusCode::FORBIDDEN, MISSING_SCOPE, "missing_scope", "")
-    };
-    challenged(refusal.answer(id), ", error=\"insufficient_scope\"", challenge)
-}
-
 /// Whether a token is where logs and histories keep it (RFC 6750 §2.3, OAuth 2.1 §5.1.2).
 fn has_token_in_query(uri: &Uri) -> bool {
     // Some take `;` for a separator, too, and would keep what follows it as a parameter.
     let parts = uri.query().unwrap_or_default().split([';', '&']);
     let mut pairs = parts.flat_map(|part| url::form_urlencoded::parse(part.as_bytes()));
     pairs.any(|(name, _)| name.eq_ignore_ascii_case("access_token"))
-}
-
-fn token_in_query() -> Refusal {
-    Refusal::new(
-        StatusCode::BAD_REQUEST,
-        INVALID_REQUEST,
-        "token_in_query",
-        "a token belongs into the `Authorization` header, never into the URL",
-    )
 }
 
 /// The session that a request says it is in.
@@ -690,17 +560,13 @@ fn session(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     }
 }
 
-fn unknown_session() -> Refusal {
+pub(super) fn unknown_session() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "unknown_session", "there is no such session")
 }
 
 fn sessions_full() -> Refusal {
     let message = "there are as many sessions as there may be: end one, or try again later";
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "sessions_full", message)
-}
-
-fn unavailable() -> Refusal {
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "unavailable", "temporarily unavailable")
 }
 
 fn ended() -> Answer {

@@ -28,6 +28,8 @@ pub(super) struct Said<'a> {
     pub(super) name: Option<&'a str>,
     /// The version in `_meta`, or in an `initialize`'s parameters.
     pub(super) version: Option<&'a str>,
+    /// Whether its transport demands the headers from some revision on. Streamable HTTP does.
+    pub(super) demands: bool,
 }
 
 /// Why headers and body do not go together.
@@ -57,14 +59,17 @@ pub(super) fn agree(headers: &HeaderMap, said: Said<'_>, known: &[&str]) -> Resu
     let begins = said.method == "initialize";
     match (version, said.version) {
         (Some(header), Some(body)) => same(VERSION, header, body)?,
-        (None, Some(_)) if !begins => return Err(missing(VERSION)),
+        (None, Some(_)) if !begins && said.demands => return Err(missing(VERSION)),
         (Some(header), None) if !known.contains(&header) => {
             return Err(HeaderError::UnknownVersion(cut(header)));
         }
         _ => {}
     }
     // An `initialize` comes before anything is agreed on, and notifications have no header rules yet.
-    let required = version.is_some_and(|version| version >= REQUIRED_SINCE) && said.is_request && !begins;
+    let required = said.demands
+        && version.is_some_and(|version| version >= REQUIRED_SINCE)
+        && said.is_request
+        && !begins;
     match text(headers, METHOD)? {
         Some(header) => same(METHOD, header, said.method)?,
         None if required => return Err(missing(METHOD)),
@@ -85,9 +90,10 @@ pub(super) fn arguments_agree(
     headers: &HeaderMap,
     mirrored: &[Mirrored],
     arguments: &Value,
+    demands: bool,
 ) -> Result<(), HeaderError> {
     let version = text(headers, VERSION)?;
-    let required = version.is_some_and(|version| version >= REQUIRED_SINCE);
+    let required = demands && version.is_some_and(|version| version >= REQUIRED_SINCE);
     for Mirrored { path, header } in mirrored {
         let value = path.iter().try_fold(arguments, |value, key| value.get(key));
         let value =
@@ -177,8 +183,13 @@ mod tests {
 
     type Headers<'a> = &'a [(&'a str, &'a str)];
 
-    const CALL: Said<'static> =
-        Said { method: "tools/call", is_request: true, name: Some("get"), version: Some("2026-07-28") };
+    const CALL: Said<'static> = Said {
+        method: "tools/call",
+        is_request: true,
+        name: Some("get"),
+        version: Some("2026-07-28"),
+        demands: true,
+    };
     const OLD: Said<'static> = Said { version: None, ..CALL };
     const MODERN: [(&str, &str); 3] =
         [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "get")];
@@ -198,7 +209,8 @@ mod tests {
         assert_eq!(check(&[], OLD), "agrees");
         let begin = Said { method: "initialize", name: None, ..CALL };
         assert_eq!(check(&[], begin), "agrees");
-        let note = Said { method: "notifications/x", is_request: false, name: None, version: None };
+        let note =
+            Said { method: "notifications/x", is_request: false, name: None, version: None, demands: true };
         assert_eq!(check(&MODERN[..1], note), "agrees");
     }
 
@@ -249,6 +261,15 @@ mod tests {
     }
 
     #[test]
+    fn where_the_transport_demands_none_those_that_are_sent_have_to_agree() {
+        let call = Said { demands: false, ..CALL };
+        assert_eq!(check(&[], call), "agrees");
+        assert_eq!(check(&MODERN[..1], call), "agrees");
+        assert!(check(&[MODERN[0], ("Mcp-Method", "tools/list")], call).starts_with("header mismatch"));
+        assert!(check(&[("MCP-Protocol-Version", "2025-11-25")], call).starts_with("header mismatch"));
+    }
+
+    #[test]
     fn no_header_of_the_protocol_may_be_doubled() {
         for double in [MODERN[0], MODERN[1], MODERN[2], ("Mcp-Param-X", "1")] {
             let mut headers = MODERN.to_vec();
@@ -268,7 +289,7 @@ mod tests {
         let check = |version: &str, headers: &[(&str, &str)], arguments: Value| {
             let mut all = vec![("MCP-Protocol-Version", version)];
             all.extend(headers);
-            match arguments_agree(&map(&all), &mirrored, &arguments) {
+            match arguments_agree(&map(&all), &mirrored, &arguments, true) {
                 Ok(()) => "agrees".to_owned(),
                 Err(error) => error.to_string(),
             }

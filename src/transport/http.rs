@@ -14,6 +14,7 @@ use super::{
     front::Front,
     mcp::{Handler, Peer},
     serve::{self, Bounds},
+    sse::Streams,
     tls::{Tls, TlsError},
 };
 use crate::{gateway::Gateway, manifest::HttpListener};
@@ -83,13 +84,18 @@ impl HttpServer {
     /// A listener that cannot accept rests and tries again.
     pub async fn serve(self, gateway: Arc<Gateway>, stop: CancellationToken) {
         let _registered = gateway.listens_on(self.address); // before anybody can call
-        let front = Front::new(Arc::clone(&gateway), &self.settings, protocol(gateway, &self.settings));
+        let streams = self.settings.sse.then(|| Arc::new(Streams::new(stop.clone())));
+        let protocol = protocol(Arc::clone(&gateway), &self.settings);
+        let front = Front::new(gateway, &self.settings, protocol, streams.clone());
         let bounds = Bounds {
             connections_max: self.settings.connections,
             head: self.settings.header_timeout.duration(),
             idle: self.settings.idle_timeout.duration(),
         };
         serve::serve(self.listener, self.tls, Arc::new(front), bounds, stop).await;
+        if let Some(streams) = streams {
+            streams.finish().await; // so that the ends of their runs are on record before the record is closed
+        }
     }
 }
 

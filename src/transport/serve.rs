@@ -266,6 +266,8 @@ enum Phase {
     Working,
     /// Writing an answer.
     Writing,
+    /// Writing a stream of events, whenever there is one.
+    Streaming,
     /// The whole answer is made, and perhaps not yet written.
     Made,
     /// Waiting for a next request.
@@ -291,6 +293,8 @@ struct Now {
     unread: bool,
     /// A request could be read in two ways.
     ambiguous: bool,
+    /// The answer is a stream of events.
+    streams: bool,
 }
 
 impl Pace {
@@ -300,6 +304,7 @@ impl Pace {
             deadline: Some(Instant::now() + head),
             unread: false,
             ambiguous: false,
+            streams: false,
         };
         Arc::new(Self { head, idle, write, now: Mutex::new(now) })
     }
@@ -319,6 +324,17 @@ impl Pace {
         self.now().ambiguous
     }
 
+    /// Says that the answer is a stream: it may take any time, as long as each event is read in time.
+    pub(super) fn stream(&self) {
+        self.now().streams = true;
+    }
+
+    /// Whether the client has not read all that was written.
+    pub(super) fn is_behind(&self) -> bool {
+        let now = self.now();
+        now.phase == Phase::Streaming && now.deadline.is_some()
+    }
+
     fn now(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -328,7 +344,7 @@ impl Pace {
         let span = match phase {
             Phase::Head => Some(self.head),
             Phase::Working => None,
-            Phase::Writing => Some(self.write),
+            Phase::Writing | Phase::Streaming => Some(self.write),
             Phase::Made => {
                 now.phase = phase; // in the time that is left for writing
                 return;
@@ -337,7 +353,7 @@ impl Pace {
             Phase::Closing => Some(LINGER_MAX),
         };
         if phase == Phase::Working {
-            now.unread = false;
+            (now.unread, now.streams) = (false, false);
         }
         now.phase = phase;
         now.deadline = span.map(|span| Instant::now() + span);
@@ -347,6 +363,16 @@ impl Pace {
         if self.now().phase == from {
             self.enter(to);
         }
+    }
+
+    /// What was written has left.
+    fn flushed(&self) {
+        let mut now = self.now();
+        if now.phase == Phase::Streaming {
+            now.deadline = None;
+        }
+        drop(now);
+        self.enter_from(Phase::Made, Phase::Idle);
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -416,7 +442,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        self.pace.enter_from(Phase::Made, Phase::Idle);
+        self.pace.flushed();
         Poll::Ready(Ok(()))
     }
 
@@ -448,7 +474,8 @@ fn paced(mut answer: Answer, pace: Arc<Pace>) -> Answer {
         // into the void.
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    pace.enter(Phase::Writing);
+    let streams = pace.now().streams;
+    pace.enter(if streams { Phase::Streaming } else { Phase::Writing });
     answer.map(|body| PacedBody { body, pace }.boxed())
 }
 
@@ -465,7 +492,10 @@ impl Body for PacedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        // The connection takes the next event when the one before has left, but for some kilobytes.
+        self.pace.enter_from(Phase::Streaming, Phase::Streaming);
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -479,6 +509,8 @@ impl Body for PacedBody {
 
 impl Drop for PacedBody {
     fn drop(&mut self) {
+        // A stream has its last event to write.
+        self.pace.enter_from(Phase::Streaming, Phase::Writing);
         self.pace.enter_from(Phase::Writing, Phase::Made);
     }
 }
@@ -520,6 +552,69 @@ mod tests {
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let served = serving.await.unwrap().as_millis();
         assert!((350..1000).contains(&served), "{served}");
+    }
+
+    /// Serves one connection with a stream that has an event every 20 ms, and says how long it was served.
+    async fn serve_stream(event_bytes: usize) -> (TcpStream, tokio::task::JoinHandle<Duration>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let serving = tokio::spawn(async move {
+            let long = Duration::from_secs(20);
+            let pace = Pace::begin(long, long, Duration::from_millis(400));
+            let of_service = Arc::clone(&pace);
+            let service = service_fn(move |_: Request<Incoming>| {
+                let pace = Arc::clone(&of_service);
+                async move {
+                    pace.enter(Phase::Working);
+                    pace.stream();
+                    let events = futures::stream::unfold(0, move |sent| async move {
+                        sleep(Duration::from_millis(20)).await;
+                        (sent < 100)
+                            .then(|| (Ok(Frame::data(Bytes::from(vec![b'x'; event_bytes]))), sent + 1))
+                    });
+                    let events = http_body_util::StreamBody::new(events);
+                    let body = BodyExt::boxed(SyncBody(Mutex::new(Box::pin(events))));
+                    Ok::<_, Infallible>(paced(Answer::new(body), pace))
+                }
+            });
+            let line = TokioIo::new(Line::new(stream, Arc::clone(&pace)));
+            let began = Instant::now();
+            drive(builder().serve_connection(line, service), &pace, CancellationToken::new()).await;
+            began.elapsed()
+        });
+        (client, serving)
+    }
+
+    type Events = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
+    struct SyncBody(Mutex<Events>);
+    impl Body for SyncBody {
+        type Data = Bytes;
+        type Error = Infallible;
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.get_mut().0.get_mut().unwrap().as_mut().poll_frame(context)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_its_stream_is_dropped() {
+        let (mut client, serving) = serve_stream(1 << 20).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let served = serving.await.unwrap().as_millis();
+        assert!((350..1900).contains(&served), "{served}");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_read_may_last_longer_than_an_answer() {
+        let (mut client, serving) = serve_stream(10).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all.iter().filter(|byte| **byte == b'x').count(), 1000);
+        assert!(serving.await.unwrap() > Duration::from_secs(2));
     }
 
     #[tokio::test]

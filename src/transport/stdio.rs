@@ -20,8 +20,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    front::malformed,
     mcp::{Handler, Peer},
+    reasons::malformed,
     refusal::{INVALID_REQUEST, Refusal},
 };
 use crate::{

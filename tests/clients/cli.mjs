@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 export const TIMEOUT_MS = 30_000;
 
-const USAGE = `usage: drive --transport http --url URL [--token TOKEN | --oauth JSON] [--era modern|legacy] STEP...
+const USAGE = `usage: drive --transport http|sse --url URL [--token TOKEN | --oauth JSON] [--era modern|legacy] STEP...
        drive --transport stdio [--era modern|legacy] STEP... -- COMMAND [ARG...]
 a STEP is list or call:TOOL:JSON_ARGUMENTS`;
 
@@ -48,11 +48,11 @@ export function parseCommandLine(argv) {
   }
   if (options.oauth) options.oauth = parseObject(options.oauth) ?? usageError('--oauth is not a JSON object');
   const { transport, url, token, oauth, era, command, steps } = options;
-  if (!['http', 'stdio'].includes(transport)) usageError('--transport is http or stdio');
+  if (!['http', 'sse', 'stdio'].includes(transport)) usageError('--transport is http, sse or stdio');
   if (![undefined, 'modern', 'legacy'].includes(era)) usageError('--era is modern or legacy');
   if (steps.length === 0) usageError('no STEP given');
-  if (transport === 'http' && (!url || command.length > 0)) {
-    usageError('--transport http needs --url, and no COMMAND');
+  if (transport !== 'stdio' && (!url || command.length > 0)) {
+    usageError(`--transport ${transport} needs --url, and no COMMAND`);
   }
   if (transport === 'stdio' && (command.length === 0 || url || token || oauth)) {
     usageError('--transport stdio needs -- COMMAND, and none of --url, --token and --oauth');

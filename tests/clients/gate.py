@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Drives the gate by real MCP clients: each lists and calls tools, over stdio and over HTTP.
+"""Drives the gate by real MCP clients: each lists and calls tools, over stdio, Streamable HTTP and HTTP+SSE.
 
 Usage: gate.py TARGET_DIR   (the folder with the built `callgate` and `examples/orders_api`)
 """
@@ -72,10 +72,12 @@ def main():
         serve = [callgate, "serve", "--config", config, "--listen", "127.0.0.1:0"]
         gate, found = servers.start(serve, r"serving (\S+/mcp)")
         url = found.group(1)
+        sse = url.removesuffix("/mcp") + "/sse"
         stdio = ["env", "ORDERS_TOKEN=a-token-of-this-test", str(callgate), "stdio", "--config", str(config)]
         for client, eras in ERAS.items():
             for era in eras:
                 drive(client, era, "http", ["--url", url, "--token", KEY], None)
+                drive(client, era, "sse", ["--url", sse, "--token", KEY], None)
                 drive(client, era, "stdio", [], stdio)
                 drive(client, era, "stdio", [], bridge(callgate, KEY, url), "bridge")
             wrong = subprocess.run([str(RUN), client, "--transport", "http", "--url", url, "--token", KEY + "x", "list"],

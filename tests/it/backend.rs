@@ -86,6 +86,7 @@ async fn answer(
             tokio::time::sleep(Duration::from_secs(1)).await;
             Json(json!({ "id": "1" })).into_response()
         }
+        "megabyte" => Json(json!({ "id": "x".repeat(1_000_000) })).into_response(),
         "large" => Json(json!({ "id": MARK.repeat(10_000) })).into_response(),
         "text" => MARK.into_response(),
         "failing" => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "id": MARK }))).into_response(),

@@ -49,6 +49,7 @@ mod identity;
 mod tokens;
 mod own_tokens;
 mod sessions;
+mod sse;
 mod names;
 mod logs;
 mod visibility;

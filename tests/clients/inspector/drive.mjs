@@ -31,9 +31,9 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exi
 function inspectorArguments(method) {
   const args = ['--cli', '--method', ...method, '--format', 'json', '--protocol-era', options.era ?? 'auto'];
   args.push('--connect-timeout', String(TIMEOUT_MS));
-  if (options.transport === 'http') {
+  if (options.transport !== 'stdio') {
     // --stored-auth-only: when refused, fail instead of starting an OAuth login in a browser.
-    args.push('--transport', 'http', '--server-url', options.url, '--stored-auth-only');
+    args.push('--transport', options.transport, '--server-url', options.url, '--stored-auth-only');
     if (options.token) args.push('--header', `Authorization: Bearer ${options.token}`);
     return args;
   }

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
@@ -32,7 +33,7 @@ def parse_command_line(argv: list[str]) -> argparse.Namespace:
     if "--" in argv:
         own, command = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
     parser = argparse.ArgumentParser(prog="drive", description=__doc__)
-    parser.add_argument("--transport", choices=["http", "stdio"], required=True)
+    parser.add_argument("--transport", choices=["http", "sse", "stdio"], required=True)
     parser.add_argument("--url")
     parser.add_argument("--token")
     parser.add_argument("--oauth", type=json.loads)
@@ -40,8 +41,10 @@ def parse_command_line(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("steps", metavar="STEP", nargs="+", help="list or call:TOOL:JSON_ARGUMENTS")
     options = parser.parse_args(own)
     options.command = command
-    if options.transport == "http" and (not options.url or command):
-        parser.error("--transport http needs --url, and no COMMAND")
+    if options.transport != "stdio" and (not options.url or command):
+        parser.error(f"--transport {options.transport} needs --url, and no COMMAND")
+    if options.transport == "sse" and options.oauth:
+        parser.error("--transport sse takes a --token, and no --oauth")
     if options.transport == "stdio" and (not command or options.url or options.token or options.oauth):
         parser.error("--transport stdio needs -- COMMAND, and none of --url, --token and --oauth")
     try:
@@ -104,6 +107,16 @@ async def connect(options: argparse.Namespace, refusals: Refusals) -> AsyncItera
             )
             await stack.enter_async_context(http)
             server = streamable_http_client(options.url, http_client=http)
+        elif options.transport == "sse":
+
+            def http_client(headers: Any = None, timeout: Any = None, auth: Any = None) -> httpx2.AsyncClient:
+                hooks = {"response": [refusals.watch]}
+                return httpx2.AsyncClient(
+                    headers=headers, timeout=timeout, auth=auth, event_hooks=hooks, trust_env=False
+                )
+
+            headers = {"Authorization": f"Bearer {options.token}"} if options.token else {}
+            server = sse_client(options.url, headers=headers, httpx_client_factory=http_client)
         else:
             server = StdioServerParameters(command=options.command[0], args=options.command[1:])
         # The SDK's pinned mode sends nothing on connecting. "auto" asks server/discover, as real clients do, and falls

@@ -7,7 +7,7 @@ import { providerFor, withUser } from './oauth.mjs';
 console.debug = console.info = console.log = console.error;
 
 const require = installedRequire();
-const { Client, ProtocolError, StreamableHTTPClientTransport } = require('@modelcontextprotocol/client');
+const { Client, ProtocolError, SSEClientTransport, StreamableHTTPClientTransport } = require('@modelcontextprotocol/client');
 const { StdioClientTransport } = require('@modelcontextprotocol/client/stdio');
 
 const options = parseCommandLine(process.argv.slice(2));
@@ -58,7 +58,8 @@ function openTransport() {
     return new StdioClientTransport({ command, args });
   }
   const headers = options.token ? { Authorization: `Bearer ${options.token}` } : {};
-  return new StreamableHTTPClientTransport(new URL(options.url), {
+  const OverHttp = options.transport === 'sse' ? SSEClientTransport : StreamableHTTPClientTransport;
+  return new OverHttp(new URL(options.url), {
     requestInit: { headers },
     fetch: watchedFetch,
     authProvider,
