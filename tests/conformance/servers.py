@@ -59,12 +59,12 @@ class Servers:
 class KeyProxy:
     """Puts `Authorization` on each request: the suite has no key. All else passes unchanged, streams too.
 
-    One request per connection, so that nothing but heads has to be understood.
+    One request per connection, and both sides are told so: nothing but heads has to be understood.
     """
 
     def __init__(self, port, upstream_port, key):
         self.port, self.upstream_port = port, upstream_port
-        self.line = f"Authorization: Bearer {key}\r\nConnection: close\r\n".encode()
+        self.line = f"Authorization: Bearer {key}\r\n".encode()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
 
@@ -75,8 +75,15 @@ class KeyProxy:
         return self
 
     def __exit__(self, *_):
+        asyncio.run_coroutine_threadsafe(self.end(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
+
+    async def end(self):
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def pass_on(self, client, to_client):
         to_gate = None
@@ -85,10 +92,11 @@ class KeyProxy:
             gate, to_gate = await asyncio.open_connection("127.0.0.1", self.upstream_port)
             to_gate.write(with_lines(head, self.line))
             # Whoever ends first ends the other: a client that hangs up is seen to hang up.
-            ways = [asyncio.create_task(pump(client, to_gate)), asyncio.create_task(pump(gate, to_client))]
+            ways = [asyncio.create_task(pump(client, to_gate)), asyncio.create_task(answer(gate, to_client))]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             for way in ways:
                 way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
@@ -98,10 +106,18 @@ class KeyProxy:
 
 
 def with_lines(head, lines):
-    """A request's head with more lines, and without what it says of its connection."""
+    """A head with more lines, after whose message the connection ends."""
     first, _, rest = head.partition(b"\r\n")
     kept = [line for line in rest.split(b"\r\n") if line and not line.lower().startswith(b"connection:")]
-    return b"\r\n".join([first, *kept]) + b"\r\n" + lines + b"\r\n"
+    return b"\r\n".join([first, *kept, b"Connection: close\r\n"]) + lines + b"\r\n"
+
+
+async def answer(gate, to_client):
+    try:
+        to_client.write(with_lines(await gate.readuntil(b"\r\n\r\n"), b""))
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        return
+    await pump(gate, to_client)
 
 
 async def pump(reader, writer):
