@@ -19,7 +19,10 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use rmcp::model::ProtocolVersion;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -34,7 +37,8 @@ use super::{
         Answer, BUSY, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, MISSING_SCOPE,
         Refusal, UNAUTHENTICATED, UNSUPPORTED_VERSION,
     },
-    serve::{Pace, permits},
+    serve::{Pace, is_stream, permits},
+    sessions::Sessions,
     source::{self, SourceError},
     visitor::{Visitor, for_call},
 };
@@ -45,6 +49,7 @@ use crate::{
     identity::{Caller, SessionError},
     limits::whole_seconds,
     manifest::{HttpListener, Network},
+    runs::RunId,
     strict,
 };
 
@@ -53,16 +58,22 @@ const ENDPOINT: &str = "/mcp";
 /// The header of sessions of older revisions (MCP 2025-11-25 transports, "Session Management").
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
+/// The first revision without sessions.
+const STATELESS_SINCE: &[u8] = b"2026-07-28";
+
+const EVENT_STREAM: &str = "text/event-stream";
+
 /// The edge of one listener.
 pub(super) struct Front {
     gateway: Arc<Gateway>,
     names: Names,
     proxies: Vec<Network>,
     failures: Failures,
-    room: Semaphore,
+    room: Arc<Semaphore>,
     body_bytes_max: usize,
     body_timeout: Duration,
     protocol: Protocol,
+    sessions: Arc<Sessions>,
 }
 
 /// A request whose caller is known.
@@ -71,6 +82,8 @@ struct Knock {
     caller: Caller,
     proof: Proof,
     origin: Origin,
+    /// The run of the session that it is in.
+    session: Option<RunId>,
 }
 
 impl Knock {
@@ -80,16 +93,22 @@ impl Knock {
 }
 
 impl Front {
-    pub(super) fn new(gateway: Arc<Gateway>, settings: &HttpListener, protocol: Protocol) -> Self {
+    pub(super) fn new(
+        gateway: Arc<Gateway>,
+        settings: &HttpListener,
+        protocol: Protocol,
+        sessions: Arc<Sessions>,
+    ) -> Self {
         Self {
             gateway,
             names: Names::of(settings),
             proxies: settings.trusted_proxies.clone(),
             failures: Failures::new(settings.failures),
-            room: Semaphore::new(permits(settings.in_flight)),
+            room: Arc::new(Semaphore::new(permits(settings.in_flight))),
             body_bytes_max: settings.body.bytes(),
             body_timeout: settings.body_timeout.duration(),
             protocol,
+            sessions,
         }
     }
 
@@ -149,27 +168,11 @@ impl Front {
                 return self.unauthorized(&proof);
             }
         };
-        let session = match session(&parts.headers) {
+        let session = match self.session(&parts, &caller, &mut proof, source).await {
             Ok(session) => session,
-            Err(refusal) => return refusal.answer(&Value::Null),
+            Err(answer) => return answer,
         };
-        if let Some(session) = session {
-            let run = match self.gateway.session(&caller, &session).await {
-                Ok(run) => run,
-                Err(error) if error.is_ours() => return unavailable().answer(&Value::Null),
-                Err(_) => {
-                    // The same for one that never was as for somebody else's.
-                    self.count(source, "unknown_session");
-                    return unknown_session().answer(&Value::Null);
-                }
-            };
-            if parts.method == Method::DELETE && parts.uri.path() == ENDPOINT {
-                self.gateway.end_run(&run).await;
-                return ended();
-            }
-            proof.run = Some(RunClaim::Session(session.into()));
-        }
-        let knock = Knock { parts, caller, proof, origin };
+        let knock = Knock { parts, caller, proof, origin, session };
         if let Err(refusal) = is_endpoint(&knock.parts) {
             // Nothing was asked for: older clients try a `GET`, and go on without it.
             return refusal.answer(&Value::Null);
@@ -177,7 +180,7 @@ impl Front {
         if let Err(refusal) = is_readable(&knock.parts.headers) {
             return self.refuse(&knock, None, &Value::Null, refusal).await;
         }
-        let Ok(_place) = self.room.try_acquire() else {
+        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
             self.count(source, "in_flight_full");
             return full().answer(&Value::Null);
         };
@@ -186,7 +189,48 @@ impl Front {
             Err(refusal) => return self.refuse(&knock, None, &Value::Null, refusal).await,
         };
         pace.read_all();
-        self.admit(knock, body).await
+        self.admit(knock, body, place).await
+    }
+
+    /// The session that a request says it is in, which its calls are then in too. What a session is asked for
+    /// beside calls is answered here: its end, and its stream.
+    async fn session(
+        &self,
+        parts: &Parts,
+        caller: &Caller,
+        proof: &mut Proof,
+        source: SocketAddr,
+    ) -> Result<Option<RunId>, Answer> {
+        let session = session(&parts.headers).map_err(|refusal| refusal.answer(&Value::Null))?;
+        let Some(session) = session else { return Ok(None) };
+        let run = match self.gateway.session(caller, &session).await {
+            Ok(run) => run,
+            Err(error) if error.is_ours() => return Err(unavailable().answer(&Value::Null)),
+            Err(_) => {
+                // The same for one that never was as for somebody else's.
+                self.count(source, "unknown_session");
+                return Err(unknown_session().answer(&Value::Null));
+            }
+        };
+        if parts.uri.path() == ENDPOINT {
+            match parts.method {
+                Method::DELETE => {
+                    self.gateway.end_run(&run).await;
+                    self.sessions.end(&run);
+                    return Err(ended());
+                }
+                Method::GET if !is_stateless(&parts.headers) => {
+                    return Err(if accepts(&parts.headers, EVENT_STREAM) {
+                        self.sessions.listen(run, &parts.headers)
+                    } else {
+                        no_stream().answer(&Value::Null)
+                    });
+                }
+                _ => {}
+            }
+        }
+        proof.run = Some(RunClaim::Session(session.into()));
+        Ok(Some(run))
     }
 
     /// Whether a source may show what it shows. Asked before any of it is looked at, so that the answer is
@@ -231,7 +275,7 @@ impl Front {
     }
 
     /// Reads the message, and hands it to the protocol if it can be read in one way only.
-    async fn admit(&self, mut knock: Knock, body: Bytes) -> Answer {
+    async fn admit(&self, mut knock: Knock, body: Bytes, place: OwnedSemaphorePermit) -> Answer {
         let message = match strict::message(&body) {
             Ok(message) => message,
             Err(refused) => {
@@ -266,10 +310,20 @@ impl Front {
         // A token that is bound to a run needs none.
         let is_bound = knock.caller.grant().is_some_and(|grant| grant.run.is_some());
         let begins_session = is_request && method == "initialize" && !is_bound;
-        let request = Request::from_parts(knock.parts.clone(), Full::new(body));
-        let mut answer = readable(self.protocol.handle(request).await, &id);
+        let client = begins_session.then(|| message.params.map(<[u8]>::to_vec)).flatten();
+        let is_within = method != "initialize" && !is_stateless(&knock.parts.headers);
+        let mut answer = match knock.session.filter(|_| is_within) {
+            Some(run) => {
+                let taken = self.sessions.post(run, knock.parts.clone(), &body, place).await;
+                taken.unwrap_or_else(|refusal| refusal.answer(&id))
+            }
+            None => {
+                let request = Request::from_parts(knock.parts.clone(), Full::new(body));
+                keeping(readable(self.protocol.handle(request).await, &id), place)
+            }
+        };
         if begins_session && answer.status().is_success() {
-            answer = self.begin_session(&knock, answer, &id).await;
+            answer = self.begin_session(&knock, answer, &id, client.as_deref()).await;
         }
         if let Some(tool) = tool
             && !reached.load(Ordering::Relaxed)
@@ -282,14 +336,25 @@ impl Front {
     }
 
     /// Gives the client of an older revision a session, which is a run of its own.
-    async fn begin_session(&self, knock: &Knock, mut answer: Answer, id: &Value) -> Answer {
-        let began = self.gateway.begin_session(&knock.caller).await;
-        match began.map(|session| HeaderValue::from_str(&session)) {
-            Ok(Ok(session)) => {
-                answer.headers_mut().insert(SESSION, session);
+    async fn begin_session(
+        &self,
+        knock: &Knock,
+        mut answer: Answer,
+        id: &Value,
+        client: Option<&[u8]>,
+    ) -> Answer {
+        match self.gateway.begin_session(&knock.caller).await {
+            Ok(session) => {
+                let run = self.gateway.session(&knock.caller, &session).await;
+                let (Ok(value), Ok(run)) = (HeaderValue::from_str(&session), run) else {
+                    return failed().answer(id);
+                };
+                // The protocol has read the same, and found it in order.
+                let client = client.and_then(|client| serde_json::from_slice(client).ok());
+                self.sessions.begin(run, client);
+                answer.headers_mut().insert(SESSION, value);
                 answer
             }
-            Ok(Err(_)) => failed().answer(id),
             Err(SessionError::OfClient { .. } | SessionError::InAll { .. }) => {
                 self.gateway.count(knock.origin.source, "sessions_full");
                 sessions_full().answer(id)
@@ -394,6 +459,11 @@ impl Front {
     }
 }
 
+/// Whether a request says that it speaks a revision without sessions.
+fn is_stateless(headers: &HeaderMap) -> bool {
+    headers.get("mcp-protocol-version").is_some_and(|version| version.as_bytes() >= STATELESS_SINCE)
+}
+
 /// The revisions that are spoken here.
 fn known_versions() -> &'static [&'static str] {
     static KNOWN: LazyLock<Vec<&str>> =
@@ -488,7 +558,7 @@ fn is_readable(headers: &HeaderMap) -> Result<(), Refusal> {
         let message = "the request's body must not be encoded";
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message);
     }
-    if !accepts(headers, "application/json") || !accepts(headers, "text/event-stream") {
+    if !accepts(headers, "application/json") || !accepts(headers, EVENT_STREAM) {
         let message = "the request's `Accept` must list `application/json` and `text/event-stream`";
         return refuse(StatusCode::NOT_ACCEPTABLE, "accept", message);
     }
@@ -524,6 +594,20 @@ fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
 fn plain_media_types(headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+}
+
+/// An answer that holds its place among those that are worked on until it is sent, where it is a stream.
+fn keeping(answer: Answer, place: OwnedSemaphorePermit) -> Answer {
+    if !is_stream(&answer) {
+        return answer;
+    }
+    answer.map(|body| {
+        body.map_frame(move |frame| {
+            let _ = &place;
+            frame
+        })
+        .boxed()
+    })
 }
 
 /// Puts a JSON-RPC error in place of a plain text.
@@ -604,6 +688,11 @@ fn misfit() -> Refusal {
 
 fn too_large() -> Refusal {
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "too_large", "the request is too large")
+}
+
+fn no_stream() -> Refusal {
+    let message = "the request's `Accept` must list `text/event-stream`";
+    Refusal::new(StatusCode::NOT_ACCEPTABLE, INVALID_REQUEST, "accept", message)
 }
 
 fn full() -> Refusal {

@@ -40,6 +40,8 @@ use super::{
     visitor::Visitor,
 };
 
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
 /// How large the head of a request may be.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 
@@ -263,6 +265,8 @@ enum Phase {
     Working,
     /// Writing an answer.
     Writing,
+    /// Writing an answer whose parts come when they come; each has its own time to be read.
+    Streaming,
     /// The whole answer is made, and perhaps not yet written.
     Made,
     /// Waiting for a next request.
@@ -313,7 +317,7 @@ impl Pace {
         let span = match phase {
             Phase::Head => Some(self.head),
             Phase::Working => None,
-            Phase::Writing => Some(self.write),
+            Phase::Writing | Phase::Streaming => Some(self.write),
             Phase::Made => {
                 now.phase = phase; // in the time that is left for writing
                 return;
@@ -331,6 +335,20 @@ impl Pace {
     fn enter_from(&self, from: Phase, to: Phase) {
         if self.now().phase == from {
             self.enter(to);
+        }
+    }
+
+    /// Everything that there was to write is written.
+    fn flushed(&self) {
+        let mut now = self.now();
+        match now.phase {
+            Phase::Made => {
+                drop(now);
+                self.enter(Phase::Idle);
+            }
+            // Nobody is waited for until the next part comes.
+            Phase::Streaming => now.deadline = None,
+            _ => {}
         }
     }
 
@@ -395,7 +413,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        self.pace.enter_from(Phase::Made, Phase::Idle);
+        self.pace.flushed();
         Poll::Ready(Ok(()))
     }
 
@@ -427,13 +445,20 @@ fn paced(mut answer: Answer, pace: Arc<Pace>) -> Answer {
         // into the void.
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    pace.enter(Phase::Writing);
-    answer.map(|body| PacedBody { body, pace }.boxed())
+    let is_stream = is_stream(&answer);
+    pace.enter(if is_stream { Phase::Streaming } else { Phase::Writing });
+    answer.map(|body| PacedBody { body, pace, is_stream }.boxed())
+}
+
+/// Whether an answer is a stream of events.
+pub(super) fn is_stream(answer: &Answer) -> bool {
+    answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM))
 }
 
 struct PacedBody {
     body: BoxBody<Bytes, Infallible>,
     pace: Arc<Pace>,
+    is_stream: bool,
 }
 
 impl Body for PacedBody {
@@ -444,7 +469,11 @@ impl Body for PacedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if self.is_stream {
+            self.pace.enter(Phase::Streaming);
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -459,6 +488,7 @@ impl Body for PacedBody {
 impl Drop for PacedBody {
     fn drop(&mut self) {
         self.pace.enter_from(Phase::Writing, Phase::Made);
+        self.pace.enter_from(Phase::Streaming, Phase::Made);
     }
 }
 
