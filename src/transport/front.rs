@@ -220,17 +220,24 @@ impl Front {
                     return Err(ended());
                 }
                 Method::GET if !is_stateless(&parts.headers) => {
-                    return Err(if accepts(&parts.headers, EVENT_STREAM) {
-                        self.sessions.listen(run, &parts.headers)
-                    } else {
-                        no_stream().answer(&Value::Null)
-                    });
+                    return Err(self.listen(run, &parts.headers));
                 }
                 _ => {}
             }
         }
         proof.run = Some(RunClaim::Session(session.into()));
         Ok(Some(run))
+    }
+
+    fn listen(&self, run: RunId, headers: &HeaderMap) -> Answer {
+        let known = known_versions();
+        if let Err(error) = headers::agree(headers, Said::default(), known) {
+            return disagreeing(error, known).answer(&Value::Null);
+        }
+        if !accepts(headers, EVENT_STREAM) {
+            return no_stream().answer(&Value::Null);
+        }
+        self.sessions.listen(run, headers)
     }
 
     /// Whether a source may show what it shows. Asked before any of it is looked at, so that the answer is

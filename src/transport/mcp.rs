@@ -340,3 +340,19 @@ fn wire_answer(answer: &Answer, meta: &mut MetaObject) -> CallToolResult {
     }
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_or_hangs_is_answered_all_the_same() {
+        let panics = async { if true { panic!("planted") } else { Ok(()) } };
+        let answer = guarded(Duration::from_secs(5), panics).await.unwrap_err();
+        assert_eq!((answer.code.0, answer.message.as_ref()), (-32603, "internal error"));
+        let hangs = std::future::pending::<Result<(), ErrorData>>();
+        let answer = guarded(Duration::from_millis(20), hangs).await.unwrap_err();
+        assert_eq!((answer.code.0, answer.message.as_ref()), (-32603, "the request took too long"));
+        assert_eq!(guarded(Duration::from_secs(5), async { Ok(7) }).await.unwrap(), 7);
+    }
+}

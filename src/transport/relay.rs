@@ -186,3 +186,175 @@ async fn withdraw(asked: rmcp::service::RequestHandle<RoleServer>, reason: &str)
 fn refusal(error: &ErrorData) -> Value {
     serde_json::to_value(error).unwrap_or_else(|_| json!({ "code": error.code.0, "message": "refused" }))
 }
+
+/// A server that says and asks things on the way, as a backend would.
+#[cfg(test)]
+pub(super) mod fixture {
+    use rmcp::{
+        ServerHandler,
+        model::{CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock},
+    };
+
+    use super::*;
+
+    /// Says what it does, asks as often as it is told, and answers with the answers.
+    pub(in super::super) struct Talkative {
+        pub(in super::super) can_answer: bool,
+    }
+
+    impl ServerHandler for Talkative {
+        async fn call_tool(
+            &self,
+            request: CallToolRequestParams,
+            context: RequestContext<RoleServer>,
+        ) -> Result<CallToolResponse, ErrorData> {
+            let asks = request.arguments.and_then(|all| all.get("asks")?.as_u64()).unwrap_or_default();
+            let (relay, outlet, passing) = open(&context, Wanted::DEFAULT, self.can_answer);
+            let over = CancellationToken::new();
+            let work = async {
+                let answers = tokio::spawn(backend(relay, asks)).await;
+                over.cancel();
+                answers
+            };
+            let work = async {
+                tokio::select! { answers = work => Some(answers), () = context.ct.cancelled() => None }
+            };
+            let work = async {
+                let answers = work.await;
+                over.cancel();
+                answers
+            };
+            let (answers, ()) = tokio::join!(work, outlet.pump(passing, &over));
+            let text = answers.map_or(String::new(), |answers| answers.unwrap().join("; "));
+            Ok(CallToolResult::success(vec![ContentBlock::text(text)]).into())
+        }
+    }
+
+    fn object(value: Value) -> Map<String, Value> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    async fn backend(relay: Relay, asks: u64) -> Vec<String> {
+        let _ = relay.tell(Passing::Progress(object(json!({ "progress": 1, "total": 2 }))));
+        for level in ["debug", "error", "nonsense"] {
+            let _ = relay.tell(Passing::Log(object(json!({ "level": level, "data": { "n": 1 } }))));
+        }
+        let mut said = vec![format!("{:?} {}", relay.era(), Value::Object(relay.abilities().clone()))];
+        for _ in 0..asks {
+            let question =
+                object(json!({ "message": "?", "requestedSchema": { "type": "object", "properties": {} } }));
+            said.push(match relay.ask("elicitation/create", question).await {
+                Ok(answer) => answer.to_string(),
+                Err(error) => format!("{error:?}"),
+            });
+        }
+        let _ = relay.tell(Passing::Progress(object(json!({ "progress": 2, "total": 2 }))));
+        said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use rmcp::{
+        ClientHandler, RoleClient, ServiceExt as _,
+        model::{
+            CallToolRequestParams, ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult,
+            ElicitationAction, Implementation, ProtocolVersion,
+        },
+        service::{NotificationContext, RunningService},
+    };
+
+    use super::{fixture::Talkative, *};
+
+    /// A client that writes down what it hears, and answers once what it is asked.
+    #[derive(Clone, Default)]
+    struct Client {
+        heard: Arc<Mutex<Vec<String>>>,
+    }
+
+    #[expect(deprecated, reason = "logs are still passed on")]
+    impl ClientHandler for Client {
+        fn get_info(&self) -> ClientConfig {
+            let mut info = ClientConfig::new(
+                ClientCapabilities::builder().enable_elicitation().build(),
+                Implementation::new("it", "1"),
+            );
+            info.protocol_version = ProtocolVersion::LATEST_WITH_INITIALIZE;
+            info
+        }
+
+        async fn on_progress(
+            &self,
+            progress: rmcp::model::ProgressNotificationParam,
+            _: NotificationContext<RoleClient>,
+        ) {
+            self.heard.lock().unwrap().push(format!("progress {}", progress.progress));
+        }
+
+        async fn on_logging_message(
+            &self,
+            log: rmcp::model::LoggingMessageNotificationParam,
+            _: NotificationContext<RoleClient>,
+        ) {
+            self.heard.lock().unwrap().push(format!("log {}", log.data));
+        }
+
+        async fn create_elicitation(
+            &self,
+            _: ElicitRequestParams,
+            _: RequestContext<RoleClient>,
+        ) -> Result<ElicitResult, ErrorData> {
+            let asked_before = {
+                let mut heard = self.heard.lock().unwrap();
+                let asked_before = heard.iter().any(|one| one == "asked");
+                heard.push("asked".into());
+                asked_before
+            };
+            if asked_before {
+                return Err(ErrorData::new(rmcp::model::ErrorCode(-1), "not again", None));
+            }
+            Ok(ElicitResult::new(ElicitationAction::Decline))
+        }
+    }
+
+    async fn call(can_answer: bool, asks: u64) -> (String, Vec<String>) {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(async move { Talkative { can_answer }.serve(ours).await.unwrap().waiting().await });
+        let client: RunningService<RoleClient, Client> = Client::default().serve(theirs).await.unwrap();
+        let arguments = json!({ "asks": asks }).as_object().cloned().unwrap();
+        let answer = client.call_tool(CallToolRequestParams::new("talk").with_arguments(arguments)).await;
+        let text = answer.unwrap().content[0].as_text().unwrap().text.clone();
+        let heard = client.service().heard.lock().unwrap().clone();
+        (text, heard)
+    }
+
+    #[tokio::test]
+    async fn what_a_backend_says_and_asks_reaches_a_real_client_and_its_answers_come_back() {
+        let (text, heard) = call(true, 2).await;
+        let expected = r#"Session {"elicitation":{}}; {"action":"decline"}; Refused(Object {"code": Number(-1), "message": String("not again")})"#;
+        assert_eq!(text, expected);
+        assert_eq!(heard, ["progress 1", r#"log {"n":1}"#, "asked", "asked", "progress 2"]);
+    }
+
+    #[tokio::test]
+    async fn who_cannot_answer_is_not_asked_and_is_known_to_be_able_to_do_nothing() {
+        let (text, heard) = call(false, 1).await;
+        assert_eq!(text, "Session {}; Gone");
+        assert_eq!(heard, ["progress 1", r#"log {"n":1}"#, "progress 2"]);
+    }
+
+    #[test]
+    fn logs_are_passed_on_from_the_level_on_that_was_asked_for() {
+        let takes = |wanted: Wanted| {
+            LEVELS.iter().filter(|level| wanted.takes(json!({ "level": level }).as_object().unwrap())).count()
+        };
+        assert_eq!(takes(Wanted::Nothing), 0);
+        assert_eq!(takes(Wanted::from("debug")), 8);
+        assert_eq!(takes(Wanted::DEFAULT), 7);
+        assert_eq!(takes(Wanted::from("emergency")), 1);
+        assert_eq!(takes(Wanted::from("loud")), 0);
+        assert!(!Wanted::from("debug").takes(json!({ "level": "loud" }).as_object().unwrap()));
+    }
+}
