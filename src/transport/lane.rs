@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     fn text(event: Option<Event>) -> String {
-        event.map_or("(end)".into(), |event| String::from_utf8(event.message.to_vec()).unwrap())
+        event.map_or_else(|| "(end)".into(), |event| String::from_utf8(event.message.to_vec()).unwrap())
     }
 
     async fn body(answer: Answer) -> String {

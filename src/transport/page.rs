@@ -43,7 +43,7 @@ fn page<'a>(
             let (of, start) = cursor.split_once('.')?;
             let start: usize = start.parse().ok()?;
             let is_ours = of == view && cursor == format!("{view}.{start}");
-            (is_ours && start > 0 && start < count && start % entries_max == 0).then_some(start)?
+            (is_ours && start > 0 && start < count && start.is_multiple_of(entries_max)).then_some(start)?
         }
     };
     let end = start.saturating_add(entries_max).min(count);
