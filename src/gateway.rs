@@ -352,6 +352,12 @@ impl Gateway {
         Ok(self.identities.session(caller, session, Timestamp::now()).await?.id())
     }
 
+    /// Whether a run goes on. What is in use does, however long that takes.
+    #[must_use]
+    pub fn is_live(&self, run: &RunId) -> bool {
+        self.runs.is_live(run, Timestamp::now())
+    }
+
     /// Ends the run of a session or a process that is over.
     pub async fn end_run(&self, run: &RunId) {
         match self.identities.end(run, EndReason::Closed).await {

@@ -306,6 +306,12 @@ impl Runs {
         runs
     }
 
+    /// Whether a run goes on: it has not ended, nor is it about to.
+    #[must_use]
+    pub fn is_live(&self, id: &RunId, now: Timestamp) -> bool {
+        self.shared.table().live(id).is_some_and(|live| live.is_live(now.as_millisecond()))
+    }
+
     /// How many live sessions a client has.
     #[must_use]
     pub fn sessions_of(&self, client: &ClientName) -> usize {

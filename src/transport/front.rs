@@ -30,15 +30,17 @@ use super::{
     host::Names,
     http::Protocol,
     mcp::Shown,
-    media::{is_answerable, is_readable, plain_media_types},
+    media::{EVENT_STREAM, accepts, is_answerable, is_readable, plain_media_types},
     oauth::{self, FORM_BYTES_MAX, Wish},
     peek::{Arguments, Peek, known_versions},
     reasons::{
         challenged, disagreeing, failed, farewell, full, insufficient_scope, malformed, misfit, misnamed,
-        refuse, token_in_query, too_large, too_many_failures, two_lengths, unavailable, unforwarded,
+        no_stream, refuse, token_in_query, too_large, too_many_failures, two_lengths, unavailable,
+        unforwarded,
     },
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal, UNAUTHENTICATED},
-    serve::{Pace, permits},
+    serve::{Pace, is_stream, permits},
+    sessions::Sessions,
     source,
     sse::{Door, Streams},
     visitor::{Visitor, for_call},
@@ -48,6 +50,7 @@ use crate::{
     gateway::{EdgeError, Gateway},
     identity::{Caller, SessionError},
     manifest::{HttpListener, Network},
+    runs::RunId,
     strict,
 };
 
@@ -55,6 +58,9 @@ use crate::{
 const ENDPOINT: &str = "/mcp";
 /// The header of sessions of older revisions (MCP 2025-11-25 transports, "Session Management").
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// The first revision without sessions.
+const STATELESS_SINCE: &[u8] = b"2026-07-28";
 
 /// The edge of one listener.
 pub(super) struct Front {
@@ -66,6 +72,7 @@ pub(super) struct Front {
     body_bytes_max: usize,
     body_timeout: Duration,
     protocol: Protocol,
+    sessions: Arc<Sessions>,
     streams: Option<Arc<Streams>>,
 }
 
@@ -75,6 +82,8 @@ pub(super) struct Knock {
     pub(super) caller: Caller,
     pub(super) proof: Proof,
     pub(super) origin: Origin,
+    /// The run of the session that it is in.
+    pub(super) session: Option<RunId>,
 }
 
 /// A message that can be read in one way only, and that is not refused at the edge.
@@ -97,6 +106,7 @@ impl Front {
         gateway: Arc<Gateway>,
         settings: &HttpListener,
         protocol: Protocol,
+        sessions: Arc<Sessions>,
         streams: Option<Arc<Streams>>,
     ) -> Self {
         Self {
@@ -108,6 +118,7 @@ impl Front {
             body_bytes_max: settings.body.bytes(),
             body_timeout: settings.body_timeout.duration(),
             protocol,
+            sessions,
             streams,
         }
     }
@@ -196,30 +207,14 @@ impl Front {
         if let Some(streams) = &self.streams
             && let Some(door) = Door::of(&parts)
         {
-            let knock = Knock { parts, caller, proof, origin };
+            let knock = Knock { parts, caller, proof, origin, session: None };
             return self.answer_stream(streams, door, knock, body, pace).await;
         }
-        let session = match session(&parts.headers) {
+        let session = match self.session(&parts, &caller, &mut proof, source).await {
             Ok(session) => session,
-            Err(refusal) => return refusal.answer(&Value::Null),
+            Err(answer) => return answer,
         };
-        if let Some(session) = session {
-            let run = match self.gateway.session(&caller, &session).await {
-                Ok(run) => run,
-                Err(error) if error.is_ours() => return unavailable().answer(&Value::Null),
-                Err(_) => {
-                    // The same for one that never was as for somebody else's.
-                    self.count(source, "unknown_session");
-                    return unknown_session().answer(&Value::Null);
-                }
-            };
-            if parts.method == Method::DELETE && parts.uri.path() == ENDPOINT {
-                self.gateway.end_run(&run).await;
-                return ended();
-            }
-            proof.run = Some(RunClaim::Session(session.into()));
-        }
-        let knock = Knock { parts, caller, proof, origin };
+        let knock = Knock { parts, caller, proof, origin, session };
         if let Err(refusal) = is_endpoint(&knock.parts) {
             // Nothing was asked for: older clients try a `GET`, and go on without it.
             return refusal.answer(&Value::Null);
@@ -228,11 +223,59 @@ impl Front {
         if let Err(refusal) = form {
             return self.refuse(&knock, None, &Value::Null, refusal).await;
         }
-        let (_place, body) = match self.receive(&knock, body, pace).await {
+        let (place, body) = match self.receive(&knock, body, pace).await {
             Ok(received) => received,
             Err(answer) => return answer,
         };
-        self.admit(knock, body).await
+        self.admit(knock, body, place).await
+    }
+
+    /// The session that a request says it is in, which its calls are then in too. What a session is asked for
+    /// beside calls is answered here: its end, and its stream.
+    async fn session(
+        &self,
+        parts: &Parts,
+        caller: &Caller,
+        proof: &mut Proof,
+        source: SocketAddr,
+    ) -> Result<Option<RunId>, Answer> {
+        let session = session(&parts.headers).map_err(|refusal| refusal.answer(&Value::Null))?;
+        let Some(session) = session else { return Ok(None) };
+        let run = match self.gateway.session(caller, &session).await {
+            Ok(run) => run,
+            Err(error) if error.is_ours() => return Err(unavailable().answer(&Value::Null)),
+            Err(_) => {
+                // The same for one that never was as for somebody else's.
+                self.count(source, "unknown_session");
+                return Err(unknown_session().answer(&Value::Null));
+            }
+        };
+        if parts.uri.path() == ENDPOINT {
+            match parts.method {
+                Method::DELETE => {
+                    self.gateway.end_run(&run).await;
+                    self.sessions.end(&run);
+                    return Err(ended());
+                }
+                Method::GET if !is_stateless(&parts.headers) => {
+                    return Err(self.listen(run, &parts.headers));
+                }
+                _ => {}
+            }
+        }
+        proof.run = Some(RunClaim::Session(session.into()));
+        Ok(Some(run))
+    }
+
+    fn listen(&self, run: RunId, headers: &HeaderMap) -> Answer {
+        let known = known_versions();
+        if let Err(error) = headers::agree(headers, Said::default(), known) {
+            return disagreeing(error, known).answer(&Value::Null);
+        }
+        if !accepts(headers, EVENT_STREAM) {
+            return no_stream().answer(&Value::Null);
+        }
+        self.sessions.listen(run, headers)
     }
 
     /// Reads a body, as soon as there is a place to work on it.
@@ -336,7 +379,7 @@ impl Front {
     }
 
     /// Hands a message to the protocol.
-    async fn admit(&self, mut knock: Knock, body: Bytes) -> Answer {
+    async fn admit(&self, mut knock: Knock, body: Bytes, place: OwnedSemaphorePermit) -> Answer {
         let Judged { id, method, is_request, tool } = match self.judge(&knock, &body, true).await {
             Ok(judged) => judged,
             Err(answer) => return answer,
@@ -349,10 +392,20 @@ impl Front {
         // A token that is bound to a run needs none.
         let is_bound = knock.caller.grant().is_some_and(|grant| grant.run.is_some());
         let begins_session = is_request && method == "initialize" && !is_bound;
-        let request = Request::from_parts(knock.parts.clone(), Full::new(body));
-        let mut answer = readable(self.protocol.handle(request).await, &id);
+        let client = begins_session.then(|| initialize_params(&body)).flatten();
+        let is_within = method != "initialize" && !is_stateless(&knock.parts.headers);
+        let mut answer = match knock.session.filter(|_| is_within) {
+            Some(run) => {
+                let taken = self.sessions.post(run, knock.parts.clone(), &body, place).await;
+                taken.unwrap_or_else(|refusal| refusal.answer(&id))
+            }
+            None => {
+                let request = Request::from_parts(knock.parts.clone(), Full::new(body));
+                keeping(readable(self.protocol.handle(request).await, &id), place)
+            }
+        };
         if begins_session && answer.status().is_success() {
-            answer = self.begin_session(&knock, answer, &id).await;
+            answer = self.begin_session(&knock, answer, &id, client.as_deref()).await;
         }
         if let Some(tool) = tool
             && !reached.load(Ordering::Relaxed)
@@ -365,14 +418,25 @@ impl Front {
     }
 
     /// Gives the client of an older revision a session, which is a run of its own.
-    async fn begin_session(&self, knock: &Knock, mut answer: Answer, id: &Value) -> Answer {
-        let began = self.gateway.begin_session(&knock.caller).await;
-        match began.map(|session| HeaderValue::from_str(&session)) {
-            Ok(Ok(session)) => {
-                answer.headers_mut().insert(SESSION, session);
+    async fn begin_session(
+        &self,
+        knock: &Knock,
+        mut answer: Answer,
+        id: &Value,
+        client: Option<&[u8]>,
+    ) -> Answer {
+        match self.gateway.begin_session(&knock.caller).await {
+            Ok(session) => {
+                let run = self.gateway.session(&knock.caller, &session).await;
+                let (Ok(value), Ok(run)) = (HeaderValue::from_str(&session), run) else {
+                    return failed().answer(id);
+                };
+                // The protocol has read the same, and found it in order.
+                let client = client.and_then(|client| serde_json::from_slice(client).ok());
+                self.sessions.begin(run, client);
+                answer.headers_mut().insert(SESSION, value);
                 answer
             }
-            Ok(Err(_)) => failed().answer(id),
             Err(error) => self.not_begun(error, knock.origin, id),
         }
     }
@@ -494,6 +558,16 @@ impl Front {
     }
 }
 
+/// What a client says of itself when its session begins.
+fn initialize_params(body: &[u8]) -> Option<Vec<u8>> {
+    Some(strict::message(body).ok()?.params?.to_vec())
+}
+
+/// Whether a request says that it speaks a revision without sessions.
+fn is_stateless(headers: &HeaderMap) -> bool {
+    headers.get("mcp-protocol-version").is_some_and(|version| version.as_bytes() >= STATELESS_SINCE)
+}
+
 /// What a request shows: one bearer token, or nothing. A token in the query is not looked at.
 fn proof(headers: &HeaderMap) -> Proof {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
@@ -520,6 +594,20 @@ fn is_endpoint(parts: &Parts) -> Result<(), Refusal> {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "http_method", "the endpoint takes `POST` only");
     }
     Ok(())
+}
+
+/// An answer that holds its place among those that are worked on until it is sent, where it is a stream.
+fn keeping(answer: Answer, place: OwnedSemaphorePermit) -> Answer {
+    if !is_stream(&answer) {
+        return answer;
+    }
+    answer.map(|body| {
+        body.map_frame(move |frame| {
+            let _ = &place;
+            frame
+        })
+        .boxed()
+    })
 }
 
 /// Puts a JSON-RPC error in place of a plain text.

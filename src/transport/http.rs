@@ -1,6 +1,6 @@
 //! Streamable HTTP on one endpoint, `/mcp`, for both protocol eras.
 //!
-//! Every request carries its own proof; there are no sessions that could be stolen.
+//! Every request carries its own proof, also in a session of an older revision, which is nobody else's.
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
@@ -14,12 +14,13 @@ use super::{
     front::Front,
     mcp::{Handler, Peer},
     serve::{self, Bounds},
+    sessions::Sessions,
     sse::Streams,
     tls::{Tls, TlsError},
 };
 use crate::{gateway::Gateway, manifest::HttpListener};
 
-/// The protocol behind the front.
+/// The protocol behind the front, for requests that stand for themselves.
 pub(super) type Protocol = StreamableHttpService<Handler, NeverSessionManager>;
 
 /// Why the listener does not start, or stopped.
@@ -84,9 +85,10 @@ impl HttpServer {
     /// A listener that cannot accept rests and tries again.
     pub async fn serve(self, gateway: Arc<Gateway>, stop: CancellationToken) {
         let _registered = gateway.listens_on(self.address); // before anybody can call
+        let (sessions, _sweeper) = Sessions::start(Arc::clone(&gateway), stop.clone());
         let streams = self.settings.sse.then(|| Arc::new(Streams::new(stop.clone())));
         let protocol = protocol(Arc::clone(&gateway), &self.settings);
-        let front = Front::new(gateway, &self.settings, protocol, streams.clone());
+        let front = Front::new(gateway, &self.settings, protocol, sessions, streams.clone());
         let bounds = Bounds {
             connections_max: self.settings.connections,
             head: self.settings.header_timeout.duration(),

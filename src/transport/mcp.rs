@@ -2,11 +2,16 @@
 //!
 //! Listing and calling ask the gateway on each request: nothing is decided by connection or session.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
+use futures::FutureExt as _;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -16,19 +21,31 @@ use rmcp::{
     service::RequestContext,
 };
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::wire::{wire_reply, wire_tool};
+use super::{
+    page::{self, Page},
+    relay::{self, Wanted},
+    wire::{wire_reply, wire_tool},
+};
 use crate::{
-    call::{Call, CallKind, Origin, Proof, Transport},
+    call::{Call, CallKind, Era, Origin, Proof, Retry, Transport},
     gateway::{EdgeError, Gateway},
 };
 
 /// How long a client may keep a list, in milliseconds: rights can change with the next release.
 const LIST_TTL_MS: u64 = 60_000;
 
+/// How long a handler may take that makes no call.
+const HANDLER_MAX: Duration = Duration::from_secs(30);
+
+/// How long one that makes a call may take, whatever the call's own limits are: a person may be asked on the way.
+const CALL_MAX: Duration = Duration::from_secs(3_600);
+
 /// The methods that are spoken here, and whose parameters have a form.
-const SPOKEN: [&str; 5] = ["initialize", "ping", "server/discover", "tools/call", "tools/list"];
+const SPOKEN: [&str; 6] =
+    ["initialize", "logging/setLevel", "ping", "server/discover", "tools/call", "tools/list"];
 
 /// Who sits at the other end.
 #[derive(Clone, Debug)]
@@ -48,16 +65,46 @@ pub(super) struct Shown {
     pub(super) reached: Arc<AtomicBool>,
 }
 
+/// What a client of an older revision set for as long as its session lives.
+#[derive(Debug)]
+pub(super) struct Session {
+    level: Mutex<Wanted>,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self { level: Mutex::new(Wanted::DEFAULT) }
+    }
+}
+
+impl Session {
+    fn level(&self) -> Wanted {
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_level(&self, level: Wanted) {
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner) = level;
+    }
+}
+
 /// The handler of one connection (stdio) or one request (HTTP).
 #[derive(Clone, Debug)]
 pub(super) struct Handler {
     gateway: Arc<Gateway>,
     peer: Peer,
+    /// None where each request stands for itself, and no answer of the client finds its way to another.
+    session: Option<Arc<Session>>,
 }
 
 impl Handler {
+    /// A handler of requests that each stand for themselves.
     pub(super) const fn new(gateway: Arc<Gateway>, peer: Peer) -> Self {
-        Self { gateway, peer }
+        Self { gateway, peer, session: None }
+    }
+
+    /// The same, for requests of a session, whose client can be asked.
+    pub(super) fn within(self, session: Arc<Session>) -> Self {
+        Self { session: Some(session), ..self }
     }
 
     /// What the caller shows. A request that no middleware has seen shows nothing.
@@ -82,28 +129,30 @@ impl Handler {
     }
 }
 
+/// Holds a handler to its time, and answers where it panics: the library would let its client wait for ever.
+async fn guarded<T>(max: Duration, work: impl Future<Output = Result<T, ErrorData>>) -> Result<T, ErrorData> {
+    match timeout(max, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(ErrorData::internal_error("internal error", None)),
+        Err(_) => Err(ErrorData::internal_error("the request took too long", None)),
+    }
+}
+
 impl ServerHandler for Handler {
+    #[expect(deprecated, reason = "what a backend logs is still passed on")]
     fn get_info(&self) -> ServerConfig {
         let rules = self.gateway.rules();
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+        // No `listChanged`: nobody is told yet.
+        ServerConfig::new(ServerCapabilities::builder().enable_logging().enable_tools().build())
             .with_server_info(Implementation::new(rules.name.clone(), env!("CARGO_PKG_VERSION")))
     }
 
     async fn list_tools(
         &self,
-        _: Option<PaginatedRequestParams>,
+        request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let shown = self.shown(&context);
-        let tools = self
-            .gateway
-            .list(&shown.proof, shown.origin.source)
-            .await
-            .map_err(|_| ErrorData::invalid_request("authentication failed", None))?;
-        let mut list = ListToolsResult::with_all_items(tools.iter().map(|tool| wire_tool(tool)).collect());
-        list.ttl_ms = Some(LIST_TTL_MS);
-        list.cache_scope = Some(CacheScope::Private); // it depends on the caller
-        Ok(list)
+        guarded(HANDLER_MAX, self.list(request, context)).await
     }
 
     async fn call_tool(
@@ -111,23 +160,99 @@ impl ServerHandler for Handler {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Shown { proof, origin, reached } = self.shown(&context);
-        reached.store(true, Ordering::Relaxed);
-        let kind = CallKind::Tool {
-            name: request.name.into_owned(),
-            arguments: request.arguments.unwrap_or_default().into(),
-        };
-        let traceparent = context.meta.get("traceparent").and_then(Value::as_str);
-        let call = Call::now(kind, proof, origin, context.ct.child_token()).traced(traceparent);
-        // A task of its own: a client that hangs up cancels the call by its token, and drops nothing.
-        let gateway = Arc::clone(&self.gateway);
-        let reply = tokio::spawn(async move { gateway.call(call).await }).await;
-        let reply = reply.map_err(|_| ErrorData::internal_error("internal error", None))?;
-        wire_reply(reply)
+        guarded(CALL_MAX, self.call(request, context)).await
+    }
+
+    #[expect(deprecated, reason = "older clients set it all the same")]
+    async fn set_level(
+        &self,
+        request: rmcp::model::SetLevelRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        // Without a session there is nothing that it could be set for.
+        if let Some(session) = &self.session {
+            session.set_level(Wanted::from(request.level));
+        }
+        Ok(())
     }
 
     /// What fits no method's parameters arrives here, under a method's name.
     async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        guarded(HANDLER_MAX, self.refuse(request, context)).await
+    }
+}
+
+impl Handler {
+    async fn list(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let shown = self.shown(&context);
+        let digest = self.gateway.rules().digest.clone();
+        let tools = self
+            .gateway
+            .list(&shown.proof, shown.origin.source)
+            .await
+            .map_err(|_| ErrorData::invalid_request("authentication failed", None))?;
+        let cursor = request.and_then(|request| request.cursor);
+        let names = || tools.iter().map(|tool| tool.name().as_str());
+        let Page { range, next } = page::of(&digest, names(), cursor.as_deref()).ok_or_else(|| {
+            ErrorData::invalid_params("the cursor is none of this list, or no longer", None)
+        })?;
+        let tools = tools.get(range).unwrap_or_default();
+        let mut list = ListToolsResult::with_all_items(tools.iter().map(|tool| wire_tool(tool)).collect());
+        list.next_cursor = next;
+        list.ttl_ms = Some(LIST_TTL_MS);
+        list.cache_scope = Some(CacheScope::Private); // it depends on the caller
+        Ok(list)
+    }
+
+    async fn call(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Shown { proof, origin, reached } = self.shown(&context);
+        reached.store(true, Ordering::Relaxed);
+        let (relay, outlet, passing) = relay::open(
+            &context,
+            self.session.as_ref().map_or(Wanted::DEFAULT, |session| session.level()),
+            self.session.is_some(),
+        );
+        let CallToolRequestParams { name, arguments, input_responses, request_state, .. } = request;
+        let is_retry = input_responses.is_some() || request_state.is_some();
+        let retry = (is_retry && relay.era() == Era::Stateless).then(|| Retry {
+            responses: input_responses.unwrap_or_default().into_iter().collect(),
+            state: request_state,
+        });
+        let kind =
+            CallKind::Tool { name: name.into_owned(), arguments: arguments.unwrap_or_default().into() };
+        let traceparent = context.meta.get("traceparent").and_then(Value::as_str);
+        // Also cancelled when this is dropped because it took too long.
+        let cancel = context.ct.child_token();
+        let _cancelled_at_the_end = cancel.clone().drop_guard();
+        let call = Call::now(kind, proof, origin, cancel).traced(traceparent).relayed(relay);
+        let call = Call { retry, ..call };
+        // A task of its own: a client that hangs up cancels the call by its token, and drops nothing.
+        let gateway = Arc::clone(&self.gateway);
+        let called = tokio::spawn(async move { gateway.call(call).await });
+        let over = CancellationToken::new();
+        let called = async {
+            let reply = called.await;
+            over.cancel();
+            reply
+        };
+        let (reply, ()) = tokio::join!(called, outlet.pump(passing, &over));
+        let reply = reply.map_err(|_| ErrorData::internal_error("internal error", None))?;
+        wire_reply(reply)
+    }
+
+    async fn refuse(
         &self,
         request: CustomRequest,
         context: RequestContext<RoleServer>,
@@ -149,5 +274,21 @@ impl ServerHandler for Handler {
             let _ = tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await }).await;
         }
         Err(ErrorData::invalid_params(message, None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_or_hangs_is_answered_all_the_same() {
+        let panics = async { if true { panic!("planted") } else { Ok(()) } };
+        let answer = guarded(Duration::from_secs(5), panics).await.unwrap_err();
+        assert_eq!((answer.code.0, answer.message.as_ref()), (-32603, "internal error"));
+        let hangs = std::future::pending::<Result<(), ErrorData>>();
+        let answer = guarded(Duration::from_millis(20), hangs).await.unwrap_err();
+        assert_eq!((answer.code.0, answer.message.as_ref()), (-32603, "the request took too long"));
+        assert_eq!(guarded(Duration::from_secs(5), async { Ok(7) }).await.unwrap(), 7);
     }
 }

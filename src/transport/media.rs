@@ -4,6 +4,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{reasons::refuse, refusal::Refusal};
 
+/// The media type of a stream of events.
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
+
 /// Whether a body is in a form that is read here.
 pub(super) fn is_readable(headers: &HeaderMap) -> Result<(), Refusal> {
     if !is_json(headers) {
@@ -25,7 +28,7 @@ pub(super) fn is_readable(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Whether the answer comes in a form that the client reads.
 pub(super) fn is_answerable(headers: &HeaderMap) -> Result<(), Refusal> {
-    if !accepts(headers, "application/json") || !accepts(headers, "text/event-stream") {
+    if !accepts(headers, "application/json") || !accepts(headers, EVENT_STREAM) {
         let message = "the request's `Accept` must list `application/json` and `text/event-stream`";
         return refuse(StatusCode::NOT_ACCEPTABLE, "accept", message);
     }
@@ -48,7 +51,7 @@ fn is_json(headers: &HeaderMap) -> bool {
         })
 }
 
-fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
+pub(super) fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|range| {
         let mut parts = range.split(';').map(str::trim);

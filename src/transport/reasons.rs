@@ -82,6 +82,11 @@ pub(super) fn too_large() -> Refusal {
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "too_large", "the request is too large")
 }
 
+pub(super) fn no_stream() -> Refusal {
+    let message = "the request's `Accept` must list `text/event-stream`";
+    Refusal::new(StatusCode::NOT_ACCEPTABLE, INVALID_REQUEST, "accept", message)
+}
+
 pub(super) fn full() -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "in_flight_full", "the server is busy: try again")
 }

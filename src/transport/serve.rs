@@ -41,6 +41,8 @@ use super::{
     visitor::Visitor,
 };
 
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
 /// How large the head of a request may be.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 
@@ -266,7 +268,7 @@ enum Phase {
     Working,
     /// Writing an answer.
     Writing,
-    /// Writing a stream of events, whenever there is one.
+    /// Writing an answer whose parts come when they come; each has its own time to be read.
     Streaming,
     /// The whole answer is made, and perhaps not yet written.
     Made,
@@ -293,8 +295,6 @@ struct Now {
     unread: bool,
     /// A request could be read in two ways.
     ambiguous: bool,
-    /// The answer is a stream of events.
-    streams: bool,
 }
 
 impl Pace {
@@ -304,7 +304,6 @@ impl Pace {
             deadline: Some(Instant::now() + head),
             unread: false,
             ambiguous: false,
-            streams: false,
         };
         Arc::new(Self { head, idle, write, now: Mutex::new(now) })
     }
@@ -322,11 +321,6 @@ impl Pace {
     /// Whether a request has come that could be read in two ways. It is its connection's last.
     pub(super) fn is_ambiguous(&self) -> bool {
         self.now().ambiguous
-    }
-
-    /// Says that the answer is a stream: it may take any time, as long as each event is read in time.
-    pub(super) fn stream(&self) {
-        self.now().streams = true;
     }
 
     /// Whether the client has not read all that was written.
@@ -353,7 +347,7 @@ impl Pace {
             Phase::Closing => Some(LINGER_MAX),
         };
         if phase == Phase::Working {
-            (now.unread, now.streams) = (false, false);
+            now.unread = false;
         }
         now.phase = phase;
         now.deadline = span.map(|span| Instant::now() + span);
@@ -474,9 +468,13 @@ fn paced(mut answer: Answer, pace: Arc<Pace>) -> Answer {
         // into the void.
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let streams = pace.now().streams;
-    pace.enter(if streams { Phase::Streaming } else { Phase::Writing });
+    pace.enter(if is_stream(&answer) { Phase::Streaming } else { Phase::Writing });
     answer.map(|body| PacedBody { body, pace }.boxed())
+}
+
+/// Whether an answer is a stream of events.
+pub(super) fn is_stream(answer: &Answer) -> bool {
+    answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM))
 }
 
 struct PacedBody {
@@ -567,7 +565,6 @@ mod tests {
                 let pace = Arc::clone(&of_service);
                 async move {
                     pace.enter(Phase::Working);
-                    pace.stream();
                     let events = futures::stream::unfold(0, move |sent| async move {
                         sleep(Duration::from_millis(20)).await;
                         (sent < 100)
@@ -575,7 +572,10 @@ mod tests {
                     });
                     let events = http_body_util::StreamBody::new(events);
                     let body = BodyExt::boxed(SyncBody(Mutex::new(Box::pin(events))));
-                    Ok::<_, Infallible>(paced(Answer::new(body), pace))
+                    let mut answer = Answer::new(body);
+                    let kind = HeaderValue::from_static("text/event-stream");
+                    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+                    Ok::<_, Infallible>(paced(answer, pace))
                 }
             });
             let line = TokioIo::new(Line::new(stream, Arc::clone(&pace)));

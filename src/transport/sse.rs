@@ -223,10 +223,7 @@ impl Front {
         let of_body = Arc::clone(pace);
         // A task of its own: a client that hangs up leaves no session that has begun and ends with nothing.
         match tokio::spawn(async move { streams.begin(gateway, caller, of_body).await }).await {
-            Ok(Ok(events)) => {
-                pace.stream();
-                events_answer(events)
-            }
+            Ok(Ok(events)) => events_answer(events),
             Ok(Err(error)) => self.not_begun(error, origin, &Value::Null),
             Err(_) => failed().answer(&Value::Null),
         }

@@ -63,8 +63,9 @@ pub async fn serve_stdio(gateway: Arc<Gateway>, proof: Proof) -> Result<(), Stdi
     let writer = tokio::spawn(write(tokio::io::stdout(), to_write));
     let edge = Edge { gateway: Arc::clone(&gateway), proof: proof.clone(), written: written.clone() };
     let reader = tokio::spawn(edge.read(tokio::io::stdin(), accepted));
+    let handler = Handler::new(Arc::clone(&gateway), Peer::Stdio(proof.clone())).within(Arc::default());
     let served = tokio::select! {
-        served = serve(Handler::new(Arc::clone(&gateway), Peer::Stdio(proof.clone())), written, messages) => served,
+        served = serve(handler, written, messages) => served,
         never = gateway.keep_process(&proof) => match never {},
     };
     reader.abort();
