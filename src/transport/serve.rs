@@ -553,7 +553,7 @@ mod tests {
                             .then(|| (Ok(Frame::data(Bytes::from(vec![b'x'; event_bytes]))), sent + 1))
                     });
                     let events = http_body_util::StreamBody::new(events);
-                    let body = BodyExt::boxed(SyncBody(Mutex::new(Box::pin(events))));
+                    let body = SyncBody(Mutex::new(Box::pin(events))).boxed();
                     Ok::<_, Infallible>(paced(Answer::new(body), pace))
                 }
             });
