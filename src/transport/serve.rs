@@ -571,8 +571,7 @@ mod tests {
                             .then(|| (Ok(Frame::data(Bytes::from(vec![b'x'; event_bytes]))), sent + 1))
                     });
                     let events = http_body_util::StreamBody::new(events);
-                    let body = BodyExt::boxed(SyncBody(Mutex::new(Box::pin(events))));
-                    let mut answer = Answer::new(body);
+                    let mut answer = Answer::new(SyncBody(Mutex::new(Box::pin(events))).boxed());
                     let kind = HeaderValue::from_static("text/event-stream");
                     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
                     Ok::<_, Infallible>(paced(answer, pace))

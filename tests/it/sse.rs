@@ -11,21 +11,19 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::{
+    backend::Backend,
     bare::{CALL, Raw, request, talk},
     gate::Gate,
     project::{Project, key, tool},
 };
 
 fn project() -> Project {
-    let mut large = tool("large", "read", "megabyte");
-    large["limits"] = json!({ "response": "2MiB" });
     let mut scoped = tool("scoped", "read", "ok");
     scoped["scopes"] = json!(["things:read"]);
     Project::new()
         .tool(tool("get", "read", "ok"))
         .tool(tool("echo", "read", "echo/x"))
         .tool(tool("slow", "read", "slow"))
-        .tool(large)
         .tool(scoped)
         .client("bot", json!({ "tools": ["*"] }))
         .client("thief", json!({ "tools": ["*"] }))
@@ -131,7 +129,7 @@ async fn what_is_posted_is_answered_on_the_stream_in_a_run_of_its_own() {
         202
     );
     let list = stream.message().await;
-    assert_eq!((&list["id"], list["result"]["tools"].as_array().unwrap().len()), (&json!("l"), 5), "{list}");
+    assert_eq!((&list["id"], list["result"]["tools"].as_array().unwrap().len()), (&json!("l"), 4), "{list}");
     let posted = stream.post(&call(7, "get", "1")).await;
     assert_eq!((posted.status().as_u16(), posted.text().await.unwrap().as_str()), (202, ""));
     let answer = stream.message().await;
@@ -321,7 +319,13 @@ async fn no_stream_carries_the_answers_of_another() {
 
 #[tokio::test]
 async fn a_large_answer_arrives_whole() {
-    let gate = Gate::serve(project()).await;
+    let backend = Backend::start().await;
+    let mut large = tool("large", "read", "megabyte");
+    (large["limits"], large["backend"]["http"]["service"]) = (json!({ "response": "2MiB" }), json!("roomy"));
+    let roomy = json!({
+        "url": format!("http://{}/", backend.address), "egress": { "loopback": true }, "response": "2MiB"
+    });
+    let gate = Gate::serve(project().service("roomy", roomy).tool(large)).await;
     let mut stream = Stream::begun(&gate, "bot").await;
     assert_eq!(stream.post(&call(1, "large", "1")).await.status(), 202);
     let answer = stream.message().await;
