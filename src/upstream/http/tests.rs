@@ -325,6 +325,19 @@ async fn an_address_that_egress_does_not_allow_is_not_connected_to() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_not_there_was_sent_nothing() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap()).parse().unwrap();
+    drop(listener);
+    let endpoint = Endpoint::Http(HttpEndpoint { url, way: way(true) });
+    let (events, _) = mpsc::channel(1);
+    let opened =
+        Connection::open(&endpoint, hello(Era::Session, json!({})), Bounds::default(), None, events).await;
+    let error = opened.unwrap_err();
+    assert_eq!((error.sent(), error), (false, UpstreamError::Unreachable));
+}
+
+#[tokio::test]
 async fn a_request_whose_right_has_fallen_is_not_sent() {
     let server = Server::with_session(|sent| json_result(sent, json!({}))).await;
     let connection = server.open(Era::Session).await.unwrap();

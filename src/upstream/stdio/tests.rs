@@ -357,3 +357,21 @@ async fn a_request_that_could_not_be_written_was_not_sent() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!sent.load(Ordering::Acquire));
 }
+
+#[tokio::test]
+async fn progress_on_the_stream_of_a_request_is_about_no_other() {
+    let (events, _heard) = tokio::sync::mpsc::channel(1);
+    let desk = Desk::new(Bounds::default(), events);
+    let wire = Arc::new(Wire::Stdio(Stdio::new(tokio::io::sink(), &desk)));
+    let (relay, mut passing) = Relay::new(Era::Session, Map::new(), true);
+    let ticket = desk.begin(Some(&relay), Asks::default()).unwrap();
+    let id = ticket.id;
+    let params = json!({ "progressToken": id, "progress": 1 });
+    let progress = json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params });
+    for (source, is_told) in
+        [(Source::Own(id + 1), false), (Source::Resumed(id + 1), false), (Source::Own(id), true)]
+    {
+        desk.receive(progress.to_string().as_bytes(), source, None, &wire).unwrap();
+        assert_eq!(passing.try_recv().is_ok(), is_told, "{source:?}");
+    }
+}
