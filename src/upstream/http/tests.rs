@@ -109,7 +109,8 @@ async fn what_is_no_answer_is_refused() {
     let others = UpstreamError::Malformed { what: "a response on the stream of another request" };
     let wrong_id = r#"{"jsonrpc":"2.0","id":999,"result":{}}"#;
     let twice = r#"{"jsonrpc":"2.0","id":1,"id":2,"result":{}}"#;
-    let notice = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n";
+    let told = r#"{"jsonrpc":"2.0","method":"notifications/x"}"#;
+    let notice = format!("data: {told}\n\n");
     let json = |body: &str| typed("200 OK", "application/json", body);
     let cases: Vec<(Said, UpstreamError)> = vec![
         (json(&long), too_large.clone()),
@@ -119,9 +120,9 @@ async fn what_is_no_answer_is_refused() {
         (json(wrong_id), others.clone()),
         (events(&format!("data: {wrong_id}\n\n")), others),
         (json("garbage"), UpstreamError::NotStrict { rule: Rule::Syntax, offset: 0 }),
-        (json(&notice[6..]), UpstreamError::Malformed { what: "a request is not answered" }),
+        (json(told), UpstreamError::Malformed { what: "a request is not answered" }),
         (events(&notice.repeat(9)), UpstreamError::TooMany { things: "messages", max: 3 }),
-        (events(notice), UpstreamError::Closed { sent: true }),
+        (events(&notice), UpstreamError::Closed { sent: true }),
         (typed("200 OK", "text/html", "{}"), UpstreamError::ContentType),
         (status("200 OK"), UpstreamError::ContentType),
         (status("202 Accepted"), UpstreamError::Malformed { what: "a request is accepted and not answered" }),
