@@ -74,6 +74,16 @@ pub(super) enum Source {
     Resumed(i64),
 }
 
+impl Source {
+    /// Whether a message from there can be about this request.
+    fn may_be_about(self, id: i64) -> bool {
+        match self {
+            Self::Shared => true,
+            Self::Own(own) | Self::Resumed(own) => own == id,
+        }
+    }
+}
+
 impl Desk {
     pub(super) fn new(bounds: Bounds, events: mpsc::Sender<Event>) -> Arc<Self> {
         Arc::new(Self {
@@ -240,7 +250,9 @@ impl Desk {
                 // The token is the request's id.
                 let id = params.remove("progressToken").and_then(|token| token.as_i64());
                 let state = self.lock();
-                if let Some(relay) = id.and_then(|id| state.waiting.get(&id)?.relay.as_ref())
+                if let Some(relay) = id
+                    .filter(|id| source.may_be_about(*id))
+                    .and_then(|id| state.waiting.get(&id)?.relay.as_ref())
                     && relay.wants_progress()
                 {
                     let _ = relay.tell(Passing::Progress(params));

@@ -66,7 +66,7 @@ async fn initialize(
     speak(link, Some(version));
     let info = take_object(&mut result, "serverInfo")?;
     let facts = facts(Era::Session, version, info, result)?;
-    link.wire.deliver(message::notice("notifications/initialized", Map::new())).await;
+    link.wire.deliver(message::notice("notifications/initialized", &Map::new())).await;
     Ok(Some(facts))
 }
 

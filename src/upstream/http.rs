@@ -214,8 +214,9 @@ impl Http {
         if let Some(session) = session {
             headers.insert(SESSION_ID, session);
         }
-        // Names that occur twice are a tool's annotations that differ in case: the last one stays, as one.
-        headers.extend(fields.into_iter().collect::<HeaderMap>());
+        for (name, value) in fields {
+            headers.insert(name, value);
+        }
         if let Some(message) = message {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.body_mut() = Some(message.into());

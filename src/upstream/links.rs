@@ -99,7 +99,7 @@ impl Underway<'_> {
         let id = self.ticket.id;
         match self.link.wire.as_ref() {
             Wire::Stdio(stdio) => {
-                let message = message::request(id, method, params);
+                let message = message::request(id, method, &params);
                 let sent = Arc::clone(&self.ticket.sent);
                 stdio.send(id, message, Arc::clone(&self.departure), sent).await?;
             }
@@ -107,7 +107,7 @@ impl Underway<'_> {
                 let outgoing = Outgoing {
                     id,
                     fields: http.fields(method, &params, exchange.input_schema),
-                    message: message::request(id, method, params),
+                    message: message::request(id, method, &params),
                     departure: Arc::clone(&self.departure),
                     sent: Arc::clone(&self.ticket.sent),
                 };

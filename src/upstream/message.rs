@@ -91,12 +91,12 @@ pub(super) const fn malformed(what: &'static str) -> UpstreamError {
 }
 
 /// A request.
-pub(super) fn request(id: i64, method: &str, params: Map<String, Value>) -> Vec<u8> {
+pub(super) fn request(id: i64, method: &str, params: &Map<String, Value>) -> Vec<u8> {
     bytes(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))
 }
 
 /// A notification.
-pub(super) fn notice(method: &str, params: Map<String, Value>) -> Vec<u8> {
+pub(super) fn notice(method: &str, params: &Map<String, Value>) -> Vec<u8> {
     if params.is_empty() {
         return bytes(&json!({ "jsonrpc": "2.0", "method": method }));
     }
@@ -106,7 +106,7 @@ pub(super) fn notice(method: &str, params: Map<String, Value>) -> Vec<u8> {
 /// What is said when a request is given up.
 pub(super) fn cancelled(id: i64) -> Vec<u8> {
     let params = Map::from_iter([("requestId".to_owned(), id.into())]);
-    notice("notifications/cancelled", params)
+    notice("notifications/cancelled", &params)
 }
 
 /// An answer to a question: a result, or a JSON-RPC error.

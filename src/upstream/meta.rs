@@ -110,10 +110,10 @@ fn push(fields: &mut Fields, name: &str, value: &str) {
 
 /// Whether a value arrives as it is, and is not read as an encoded one.
 fn is_plain(value: &str) -> bool {
-    value.bytes().all(|byte| matches!(byte, 0x20..=0x7E))
-        && !value.starts_with(' ')
-        && !value.ends_with(' ')
-        && !(value.starts_with("=?base64?") && value.ends_with("?="))
+    let is_visible = value.bytes().all(|byte| matches!(byte, 0x20..=0x7E));
+    let has_outer_spaces = value.starts_with(' ') || value.ends_with(' ');
+    let looks_encoded = value.starts_with("=?base64?") && value.ends_with("?=");
+    is_visible && !has_outer_spaces && !looks_encoded
 }
 
 #[cfg(test)]

@@ -109,7 +109,8 @@ async fn what_is_no_answer_is_refused() {
     let others = UpstreamError::Malformed { what: "a response on the stream of another request" };
     let wrong_id = r#"{"jsonrpc":"2.0","id":999,"result":{}}"#;
     let twice = r#"{"jsonrpc":"2.0","id":1,"id":2,"result":{}}"#;
-    let notice = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n";
+    let told = r#"{"jsonrpc":"2.0","method":"notifications/x"}"#;
+    let notice = format!("data: {told}\n\n");
     let json = |body: &str| typed("200 OK", "application/json", body);
     let cases: Vec<(Said, UpstreamError)> = vec![
         (json(&long), too_large.clone()),
@@ -119,9 +120,9 @@ async fn what_is_no_answer_is_refused() {
         (json(wrong_id), others.clone()),
         (events(&format!("data: {wrong_id}\n\n")), others),
         (json("garbage"), UpstreamError::NotStrict { rule: Rule::Syntax, offset: 0 }),
-        (json(&notice[6..]), UpstreamError::Malformed { what: "a request is not answered" }),
+        (json(told), UpstreamError::Malformed { what: "a request is not answered" }),
         (events(&notice.repeat(9)), UpstreamError::TooMany { things: "messages", max: 3 }),
-        (events(notice), UpstreamError::Closed { sent: true }),
+        (events(&notice), UpstreamError::Closed { sent: true }),
         (typed("200 OK", "text/html", "{}"), UpstreamError::ContentType),
         (status("200 OK"), UpstreamError::ContentType),
         (status("202 Accepted"), UpstreamError::Malformed { what: "a request is accepted and not answered" }),
@@ -322,6 +323,19 @@ async fn an_address_that_egress_does_not_allow_is_not_connected_to() {
     let error = opened.unwrap_err();
     assert!(matches!(error, UpstreamError::Egress { sent: false, .. }), "{error}");
     assert!(server.all().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_was_sent_nothing() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap()).parse().unwrap();
+    drop(listener);
+    let endpoint = Endpoint::Http(HttpEndpoint { url, way: way(true) });
+    let (events, _) = mpsc::channel(1);
+    let opened =
+        Connection::open(&endpoint, hello(Era::Session, json!({})), Bounds::default(), None, events).await;
+    let error = opened.unwrap_err();
+    assert_eq!((error.sent(), error), (false, UpstreamError::Unreachable));
 }
 
 #[tokio::test]

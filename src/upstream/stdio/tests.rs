@@ -345,7 +345,7 @@ async fn an_upstream_that_never_answers_is_given_up() {
 #[tokio::test]
 async fn a_request_that_could_not_be_written_was_not_sent() {
     let (gate, _fake) = tokio::io::duplex(16);
-    let (events, _heard) = tokio::sync::mpsc::channel(1);
+    let (events, _heard) = mpsc::channel(1);
     let desk = Desk::new(Bounds::default(), events);
     let stdio = Stdio::new(gate, &desk);
     stdio.tell(vec![b'x'; 100]); // fills the line for good
@@ -356,4 +356,22 @@ async fn a_request_that_could_not_be_written_was_not_sent() {
     stdio.send(ticket.id, b"{}".to_vec(), departure, Arc::clone(&sent)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!sent.load(Ordering::Acquire));
+}
+
+#[tokio::test]
+async fn progress_on_the_stream_of_a_request_is_about_no_other() {
+    let (events, _heard) = mpsc::channel(1);
+    let desk = Desk::new(Bounds::default(), events);
+    let wire = Arc::new(Wire::Stdio(Stdio::new(tokio::io::sink(), &desk)));
+    let (relay, mut passing) = Relay::new(Era::Session, Map::new(), true);
+    let ticket = desk.begin(Some(&relay), Asks::default()).unwrap();
+    let id = ticket.id;
+    let params = json!({ "progressToken": id, "progress": 1 });
+    let progress = json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params });
+    for (source, is_told) in
+        [(Source::Own(id + 1), false), (Source::Resumed(id + 1), false), (Source::Own(id), true)]
+    {
+        desk.receive(progress.to_string().as_bytes(), source, None, &wire).unwrap();
+        assert_eq!(passing.try_recv().is_ok(), is_told, "{source:?}");
+    }
 }
