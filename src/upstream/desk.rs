@@ -164,6 +164,13 @@ impl Desk {
         }
     }
 
+    /// The same, over the answer to one request. Whoever is answered finds the connection closed.
+    pub(super) fn close_over(&self, id: i64, error: UpstreamError) {
+        self.closed.cancel();
+        self.settle(id, Err(error));
+        self.close();
+    }
+
     /// Fires when the connection is closed.
     pub(super) const fn closed(&self) -> &CancellationToken {
         &self.closed

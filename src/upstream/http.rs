@@ -258,10 +258,10 @@ impl Http {
         if status == StatusCode::NOT_FOUND && self.spoken().session.is_some() {
             // A server that does not know the session has done nothing in it.
             let gone = UpstreamError::Closed { sent: false };
-            if let Some(id) = request {
-                desk.settle(id, Err(gone.clone()));
+            match request {
+                Some(id) => desk.close_over(id, gone.clone()),
+                None => desk.close(),
             }
-            desk.close();
             return Err(gone);
         }
         if status.is_redirection() {

@@ -177,7 +177,12 @@ async fn a_program_is_ended_with_all_that_it_started_and_sees_no_environment_of_
     assert!(env.iter().all(|name| ["GIVEN", "OLDPWD", "PWD", "SHLVL", "_"].contains(name)), "{env:?}");
     assert!(is_running(&answer["own"]) && is_running(&answer["child"]));
     connection.close().await;
-    time::sleep(Duration::from_millis(100)).await;
+    for _ in 0..100 {
+        if !is_running(&answer["own"]) && !is_running(&answer["child"]) {
+            break;
+        }
+        time::sleep(Duration::from_millis(10)).await;
+    }
     assert!(!is_running(&answer["own"]), "the program runs on");
     assert!(!is_running(&answer["child"]), "what the program started runs on");
     assert_eq!(heard.recv().await, Some(Event::Closed));
