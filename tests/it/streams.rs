@@ -23,9 +23,11 @@ fn project() -> Project {
 }
 
 async fn session(gate: &Wire, client: &str) -> String {
+    // So that a session that is not forgotten weighs something.
+    let large = json!({ "large": { "text": "x".repeat(8 << 10) } });
     let params = json!({
         "protocolVersion": "2025-11-25",
-        "capabilities": { "elicitation": {}, "sampling": {} },
+        "capabilities": { "elicitation": {}, "sampling": {}, "experimental": large },
         "clientInfo": { "name": "it", "version": "1" }
     });
     let begun = answer(gate.request(Era::Legacy, "initialize", params).bearer_auth(key(client))).await;
