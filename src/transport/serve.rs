@@ -628,4 +628,39 @@ mod tests {
             "it did not wait for its writing to time out"
         );
     }
+
+    #[tokio::test]
+    async fn a_stream_may_be_silent_for_longer_than_its_parts_may_take_to_be_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let pace =
+                Pace::begin(Duration::from_secs(5), Duration::from_millis(50), Duration::from_millis(200));
+            let of_service = Arc::clone(&pace);
+            let service = service_fn(move |_: Request<Incoming>| {
+                let pace = Arc::clone(&of_service);
+                async move {
+                    pace.enter(Phase::Working);
+                    let parts = futures::stream::unfold(0, |at| async move {
+                        sleep(Duration::from_millis(if at == 0 { 0 } else { 600 })).await;
+                        let part = Frame::data(Bytes::from(format!("part{at};")));
+                        (at < 3).then_some((Ok::<_, Infallible>(part), at + 1))
+                    });
+                    let mut answer = Answer::new(BoxBody::new(http_body_util::StreamBody::new(parts)));
+                    let kind = HeaderValue::from_static("text/event-stream");
+                    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+                    Ok::<_, Infallible>(paced(answer, pace))
+                }
+            });
+            let line = TokioIo::new(Line::new(stream, Arc::clone(&pace)));
+            drive(builder().serve_connection(line, service), &pace, CancellationToken::new()).await;
+        });
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut all = String::new();
+        client.read_to_string(&mut all).await.unwrap();
+        for part in ["part0;", "part1;", "part2;"] {
+            assert!(all.contains(part), "{all}");
+        }
+    }
 }

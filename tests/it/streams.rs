@@ -7,7 +7,7 @@ use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use crate::{
-    gate::Era,
+    gate::{Era, Gate},
     project::{Project, key, tool},
     wire::{Wire, answer},
 };
@@ -23,9 +23,11 @@ fn project() -> Project {
 }
 
 async fn session(gate: &Wire, client: &str) -> String {
+    // So that a session that is not forgotten weighs something.
+    let large = json!({ "large": { "text": "x".repeat(8 << 10) } });
     let params = json!({
         "protocolVersion": "2025-11-25",
-        "capabilities": { "elicitation": {}, "sampling": {} },
+        "capabilities": { "elicitation": {}, "sampling": {}, "experimental": large },
         "clientInfo": { "name": "it", "version": "1" }
     });
     let begun = answer(gate.request(Era::Legacy, "initialize", params).bearer_auth(key(client))).await;
@@ -97,7 +99,7 @@ async fn a_later_stream_takes_over_and_an_idle_session_takes_its_stream_with_it(
 }
 
 #[tokio::test]
-async fn a_stream_takes_no_place_of_a_request_and_keeps_nobody_from_stopping() {
+async fn a_stream_takes_no_place_of_a_request() {
     let gate = Wire::serve(project().listener(json!({ "in-flight": 2 })), json!({})).await;
     let own = session(&gate, "bot").await;
     let mut streams = Vec::new();
@@ -111,6 +113,22 @@ async fn a_stream_takes_no_place_of_a_request_and_keeps_nobody_from_stopping() {
     assert_eq!(called.status, 200, "{}", called.text());
     assert_eq!(called.headers["content-type"], "application/json");
     assert_eq!(called.json()["result"]["structuredContent"]["id"], "1");
+}
+
+#[tokio::test]
+async fn a_stream_keeps_no_listener_from_stopping() {
+    let mut gate = Gate::serve(project()).await;
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "it", "version": "1" }
+    });
+    let begun = gate.send(Era::Legacy, Some(&key("bot")), "initialize", params).await;
+    let request = reqwest::Client::new().get(format!("http://{}/mcp", gate.address)).bearer_auth(key("bot"));
+    let request = request.header("Accept", "text/event-stream");
+    let stream = request.header("Mcp-Session-Id", &begun.headers["mcp-session-id"]).send().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    gate.stop.cancel();
+    tokio::time::timeout(Duration::from_secs(5), &mut gate.serving).await.expect("it drains").unwrap();
+    assert_eq!(rest(stream).await, "");
 }
 
 #[tokio::test]
