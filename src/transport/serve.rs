@@ -568,7 +568,7 @@ mod tests {
                     let events = futures::stream::unfold(0, move |sent| async move {
                         sleep(Duration::from_millis(20)).await;
                         (sent < 100)
-                            .then(|| (Ok(Frame::data(Bytes::from(vec![b'x'; event_bytes]))), sent + 1))
+                            .then(|| (Ok(Frame::data(Bytes::from(vec![b'#'; event_bytes]))), sent + 1))
                     });
                     let events = http_body_util::StreamBody::new(events);
                     let mut answer = Answer::new(SyncBody(Mutex::new(Box::pin(events))).boxed());
@@ -612,7 +612,7 @@ mod tests {
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
         let mut all = Vec::new();
         client.read_to_end(&mut all).await.unwrap();
-        assert_eq!(all.iter().filter(|byte| **byte == b'x').count(), 1000);
+        assert_eq!(all.iter().filter(|byte| **byte == b'#').count(), 1000);
         assert!(serving.await.unwrap() > Duration::from_secs(2));
     }
 
