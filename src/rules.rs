@@ -9,6 +9,7 @@ mod identity;
 mod keywords;
 mod lint;
 mod shown;
+mod upstream;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -102,6 +103,7 @@ impl Rules {
         let compiled = compile_tools(files, &mut problems);
         lint::references(files, &mut problems);
         egress::check(files, &mut problems);
+        upstream::check(files, base, secrets, &mut problems);
         identity::check(files, &mut problems);
         credentials::check(files, &mut problems);
         shown::check(files, &mut problems);
@@ -281,7 +283,7 @@ fn route(
     manifest: &ToolManifest,
     problems: &mut Vec<Problem>,
 ) -> Option<(Plan, Route)> {
-    let BackendSpec::Http(http) = &manifest.backend;
+    let BackendSpec::Http(http) = &manifest.backend else { return None };
     let service = files.server.1.services.get(&http.service)?; // a missing one is a problem of its own
     let allowances = Allowances::new(&service.egress).ok()?; // what is wrong is a problem of the service
     match Plan::compile(http, &service.url, &manifest.input) {
