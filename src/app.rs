@@ -1,8 +1,11 @@
 //! The composition root: a project on disk becomes a gate that works.
 
+mod upstreams;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -21,6 +24,7 @@ use crate::{
     rules::Secrets,
     runs::{Runs, RunsError},
     store::{KeyFileError, StateError, StateFolder, Store},
+    upstream::{EndpointFault, Upstreams},
 };
 
 /// Why a project does not become a gate.
@@ -44,6 +48,9 @@ pub enum OpenError {
     /// The key of calls that are continued cannot be used.
     #[error(transparent)]
     Rounds(#[from] KeyFileError),
+    /// An upstream cannot be reached at all.
+    #[error(transparent)]
+    Upstream(#[from] EndpointFault),
     /// Connections cannot be made.
     #[error(transparent)]
     Egress(#[from] EgressError),
@@ -60,6 +67,8 @@ pub struct App {
     pub warnings: Vec<Problem>,
     /// The runs, revocations and run-time keys of its state folder.
     pub runs: Arc<Runs>,
+    /// The other MCP servers whose tools it offers.
+    pub upstreams: Upstreams,
     /// Who cosigns the record.
     witnesses: Vec<Witness>,
     /// The way to what has to be given back.
@@ -100,10 +109,22 @@ impl App {
         let witnesses = witnesses(&record, &egress);
         let identity = server.map(|server| server.identity.clone()).unwrap_or_default();
         let identities = Identities::new(Arc::clone(&runs), &identity, &egress);
-        let backends = Backends::new(egress.clone());
+        let (notices, noted) = mpsc::channel(upstreams::NOTICES_MAX);
+        let upstreams = Upstreams::start(upstreams::pinned(&project, &egress, live)?, &notices);
+        let backends = Backends::new(egress.clone(), upstreams.clone());
         let rounds = Rounds::open(&folder, Arc::clone(&runs))?;
         let gateway = Arc::new(Gateway::new(rules, Arc::clone(&runs), identities, audit, backends, rounds));
-        Ok(Self { gateway, project, warnings: problems, runs, witnesses, egress, _listener: listener })
+        tokio::spawn(upstreams::put_on_record(noted, Arc::downgrade(&gateway)));
+        Ok(Self {
+            gateway,
+            project,
+            warnings: problems,
+            runs,
+            upstreams,
+            witnesses,
+            egress,
+            _listener: listener,
+        })
     }
 
     /// Begins to take the record to its witnesses: for a process that serves.
@@ -113,8 +134,9 @@ impl App {
         (!witnesses.is_empty()).then(|| self.gateway.audit().witnessed_by(witnesses))
     }
 
-    /// Gives back what vaults have lent, once no call is left that uses it.
+    /// Gives back what vaults have lent, and ends upstreams, once no call is left that uses them.
     pub async fn give_back(&self) {
+        self.upstreams.close().await;
         self.gateway.rules().routes.credentials().close(&self.egress).await;
     }
 

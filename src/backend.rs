@@ -9,6 +9,7 @@ mod contract;
 mod error;
 mod executed;
 mod http;
+mod mcp;
 mod response;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
@@ -20,6 +21,7 @@ use crate::{
     credential::Lease,
     egress::{Allowances, ClientIdentity, Departure, Egress, Way},
     plan::OutgoingRequest,
+    upstream::Upstreams,
 };
 
 pub use error::{BackendError, TimeLimit};
@@ -29,6 +31,7 @@ pub use executed::{ExecuteError, Executed, Route, Routes};
 #[derive(Clone, Debug)]
 pub struct Backends {
     egress: Egress,
+    upstreams: Upstreams,
 }
 
 /// The backend of one service, behind what the service's egress allows.
@@ -120,10 +123,10 @@ impl fmt::Debug for Answer {
 }
 
 impl Backends {
-    /// Backends that are reached by `egress`.
+    /// HTTP APIs that are reached by `egress`, and other MCP servers.
     #[must_use]
-    pub const fn new(egress: Egress) -> Self {
-        Self { egress }
+    pub const fn new(egress: Egress, upstreams: Upstreams) -> Self {
+        Self { egress, upstreams }
     }
 
     /// The backend of a service that is allowed this.

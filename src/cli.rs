@@ -9,6 +9,7 @@ mod check;
 mod connect;
 mod demo;
 mod explain;
+mod import;
 mod init;
 mod keys;
 mod output;
@@ -21,6 +22,7 @@ mod scrubbed;
 mod serve;
 mod test;
 mod token;
+mod upstreams;
 mod visible;
 
 use std::{
@@ -97,6 +99,10 @@ enum Command {
     Runs(runs::Arguments),
     /// Make, list, rotate and revoke keys while the server runs.
     Keys(keys::Arguments),
+    /// Write manifests for review, of what another server offers.
+    Import(import::Arguments),
+    /// List the other MCP servers, and which of their tools are not what was reviewed.
+    Upstreams(upstreams::Arguments),
     /// Write a small working project.
     Init(init::Arguments),
     /// Print completions for a shell.
@@ -150,6 +156,8 @@ async fn dispatch(printer: Printer, cli: Cli) -> ExitCode {
         Command::Connect(arguments) => connect::run(&printer, &cli.config, &arguments),
         Command::Runs(arguments) => runs::run(&printer, &cli.config, arguments).await,
         Command::Keys(arguments) => keys::run(&printer, &cli.config, arguments).await,
+        Command::Import(arguments) => import::run(&printer, &cli.config, arguments).await,
+        Command::Upstreams(arguments) => upstreams::run(&printer, &cli.config, &arguments).await,
         Command::Init(arguments) => init::run(&printer, &arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut command(), "callgate", &mut io::stdout());

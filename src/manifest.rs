@@ -6,6 +6,7 @@ mod admin;
 mod cases;
 mod clients;
 mod credential;
+mod digest;
 mod egress;
 mod floors;
 mod identity;
@@ -19,6 +20,7 @@ mod secret;
 mod server;
 mod tool;
 mod units;
+mod upstream;
 mod yaml;
 
 pub use admin::{AdminKeySpec, AdminKeys, AdminListener, LoopbackAddress, SecretDigest};
@@ -30,6 +32,7 @@ pub use credential::{
     ClientAuth, ClientCredentialsSpec, CredentialKind, CredentialSpec, OwnAlgorithm, SubjectSpec,
     TokenExchangeSpec, TokenRequestSpec, TokenScopes, WrittenUrl,
 };
+pub use digest::Digest;
 pub use egress::{DnsServer, DnsSpec, EgressSpec, Network, NetworkError};
 pub use floors::{Floor, FloorsFile, Unlisted};
 pub use identity::{
@@ -48,8 +51,9 @@ pub use record::{BodiesSpec, LogOrigin, RecordSpec, ToolRecord, WitnessSpec};
 pub use secret::{AppRoleSpec, SecretRef, VaultPath, VaultRef, VaultSpec};
 pub use server::{BaseUrl, Listen, ServerFile, ServiceSpec, StdioListener};
 pub use tool::{
-    BackendSpec, Binding, CredentialChoice, Deliberate, Effects, Example, HttpBackend, HttpMethod, Reach,
-    TextRule, TextRules, ToolLimits, ToolManifest, Undo, Yields,
+    Ask, BackendSpec, Binding, CredentialChoice, Deliberate, Effects, Example, HttpBackend, HttpMethod,
+    McpBackend, Reach, TextRule, TextRules, ToolLimits, ToolManifest, Undo, Yields,
 };
 pub use units::{Age, ByteSize, Rate, TimeSpan, UnitError};
+pub use upstream::{EnvValue, ProgramSpec, RemoteSpec, UpstreamSpec};
 pub use yaml::{Positions, position, read, read_value};

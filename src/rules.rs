@@ -9,6 +9,7 @@ mod identity;
 mod keywords;
 mod lint;
 mod shown;
+mod upstream;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -25,11 +26,12 @@ use crate::{
     egress::Allowances,
     identity::Clients,
     manifest::{
-        BackendSpec, CasesFile, ClientsFile, FloorsFile, Place, Problem, ServerFile, ServiceSpec, Severity,
-        Source, TimeSpan, ToolLimits, ToolManifest, ToolName, Unlisted, join_pointer, read_value,
+        BackendSpec, CasesFile, ClientsFile, FloorsFile, HttpBackend, McpBackend, Place, Problem, ServerFile,
+        ServiceSpec, Severity, Source, TimeSpan, ToolLimits, ToolManifest, ToolName, Unlisted, join_pointer,
+        read_value,
     },
     output::{Checked, OutputRule, OutputRules, Shape},
-    plan::{HttpPlan, Plan, Plans},
+    plan::{HttpPlan, McpPlan, Plan, PlanError, Plans},
     policy::{Inputs, Policies, ToolFacts},
     schema::{BadSchema, CompiledSchema, Schemas, compile},
 };
@@ -102,6 +104,7 @@ impl Rules {
         let compiled = compile_tools(files, &mut problems);
         lint::references(files, &mut problems);
         egress::check(files, &mut problems);
+        upstream::check(files, base, secrets, &mut problems);
         identity::check(files, &mut problems);
         credentials::check(files, &mut problems);
         shown::check(files, &mut problems);
@@ -281,24 +284,57 @@ fn route(
     manifest: &ToolManifest,
     problems: &mut Vec<Problem>,
 ) -> Option<(Plan, Route)> {
-    let BackendSpec::Http(http) = &manifest.backend;
+    let planned = match &manifest.backend {
+        BackendSpec::Http(http) => route_to_service(files, source, manifest, http, problems)?,
+        BackendSpec::Mcp(mcp) => route_to_upstream(files, manifest, mcp)?,
+    };
+    let report = |errors: Vec<PlanError>| {
+        let problem =
+            |error: PlanError| Problem::error(source, Place::Pointer(error.at()), error.to_string());
+        problems.extend(errors.into_iter().map(problem));
+    };
+    planned.map_err(report).ok()
+}
+
+/// What a tool's backend comes to, or everything that is wrong with how it is described.
+type Routed = Result<(Plan, Route), Vec<PlanError>>;
+
+fn route_to_service(
+    files: &Files,
+    source: &Source,
+    manifest: &ToolManifest,
+    http: &HttpBackend,
+    problems: &mut Vec<Problem>,
+) -> Option<Routed> {
     let service = files.server.1.services.get(&http.service)?; // a missing one is a problem of its own
     let allowances = Allowances::new(&service.egress).ok()?; // what is wrong is a problem of the service
-    match HttpPlan::compile(http, &service.url, &manifest.input) {
-        Ok(plan) => {
-            credentials::clash(files, source, manifest, &plan, problems);
-            let limits = limits(service, manifest.limits);
-            Some((Plan::Http(plan), Route { limits, allowances, credential: manifest.credential.clone() }))
-        }
-        Err(errors) => {
-            problems.extend(
-                errors
-                    .into_iter()
-                    .map(|error| Problem::error(source, Place::Pointer(error.at()), error.to_string())),
-            );
-            None
-        }
-    }
+    Some(HttpPlan::compile(http, &service.url, &manifest.input).map(|plan| {
+        credentials::clash(files, source, manifest, &plan, problems);
+        let limits = limits(service, manifest.limits);
+        (Plan::Http(plan), Route { limits, allowances, credential: manifest.credential.clone() })
+    }))
+}
+
+fn route_to_upstream(files: &Files, manifest: &ToolManifest, mcp: &McpBackend) -> Option<Routed> {
+    let upstream = files.server.1.upstreams.get(&mcp.upstream)?; // a missing one is a problem of its own
+    // A program fetches what it likes; the URLs that it is told to fetch are held to public addresses.
+    let egress = upstream.http.as_ref().map(|http| http.egress.clone()).unwrap_or_default();
+    let allowances = Allowances::new(&egress).ok()?; // what is wrong is a problem of the upstream
+    let timeout = manifest.limits.timeout.unwrap_or(upstream.timeout).min(upstream.timeout).duration();
+    let limits = CallLimits {
+        timeout,
+        head_timeout: timeout,
+        idle_timeout: timeout,
+        response_bytes_max: manifest
+            .limits
+            .response
+            .unwrap_or(upstream.response)
+            .min(upstream.response)
+            .bytes(),
+        response_values_max: upstream.values.get(),
+    };
+    let route = Route { limits, allowances, credential: manifest.credential.clone() };
+    Some(McpPlan::compile(&mcp.tool, &manifest.input).map(|plan| (Plan::Mcp(plan), route)))
 }
 
 /// A tool can narrow the limits of its service, not widen them.

@@ -14,9 +14,12 @@ mod http;
 mod links;
 mod message;
 mod meta;
+mod pin;
 mod pool;
 mod process;
+mod program;
 mod sse;
+mod standing;
 mod stdio;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -30,11 +33,17 @@ use url::Url;
 use crate::{
     call::{Era, Relay},
     egress::{Departure, Way},
+    manifest::Digest,
 };
 
 pub use connection::Connection;
 pub use error::UpstreamError;
+pub use pin::{Difference, Fit, Place, definition_digest, difference, fit, instructions_digest};
 pub use pool::{Pool, PoolBounds, Taken};
+pub use program::{EndpointFault, Reached, file_digest, find_program};
+pub use standing::{
+    NotReady, Notice, Pinned, PinnedTool, Quarantine, Standing, State, ToolStanding, Upstreams, Want, Why,
+};
 
 /// How an upstream is reached.
 #[derive(Clone, Debug)]
@@ -58,6 +67,8 @@ pub struct Program {
     pub env: BTreeMap<String, SecretString>,
     /// The folder it is started in.
     pub dir: PathBuf,
+    /// Files that are looked at right before it is started, and what they have to be.
+    pub pinned: Vec<(PathBuf, Digest)>,
 }
 
 /// A server.

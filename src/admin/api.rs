@@ -20,6 +20,7 @@ use crate::{
     gateway::Gateway,
     manifest::{ClientName, KeyId},
     runs::{KeyView, Revocation, RunId, Runs, Standing, TokenId},
+    upstream::Upstreams,
 };
 use acts::Act;
 
@@ -41,6 +42,7 @@ const EXPIRES: &str = "a day such as `2027-06-30`, or a moment (RFC 3339)";
 pub(super) struct Api {
     gateway: Arc<Gateway>,
     runs: Arc<Runs>,
+    upstreams: Upstreams,
 }
 
 /// A kind of thing that can be revoked.
@@ -153,8 +155,8 @@ fn key_id(arguments: &mut Arguments) -> Result<KeyId, ApiError> {
 }
 
 impl Api {
-    pub(super) const fn new(gateway: Arc<Gateway>, runs: Arc<Runs>) -> Self {
-        Self { gateway, runs }
+    pub(super) const fn new(gateway: Arc<Gateway>, runs: Arc<Runs>, upstreams: Upstreams) -> Self {
+        Self { gateway, runs, upstreams }
     }
 
     /// Counts a request of somebody who is not known.
@@ -174,6 +176,7 @@ impl Api {
         match (method.as_str(), path) {
             ("POST", "/v1/revoke") => self.revoke(act, body(request).await?).await,
             ("GET", "/v1/revocations") => Ok(self.revocations()),
+            ("GET", "/v1/upstreams") => Ok(self.list_upstreams()),
             ("GET", "/v1/runs") => Ok(self.list_runs()),
             ("POST", "/v1/runs/end") => self.end_run(act, body(request).await?).await,
             ("GET", "/v1/keys") => Ok(self.list_keys()),
@@ -239,6 +242,21 @@ impl Api {
         let total = runs.len();
         runs.truncate(LISTED_MAX);
         json!({ "runs": runs, "total": total })
+    }
+
+    fn list_upstreams(&self) -> Value {
+        let upstreams = self.upstreams.names().filter_map(|name| {
+            let standing = self.upstreams.standing(name)?;
+            let tools =
+                self.upstreams.tools(name).into_iter().map(
+                    |tool| json!({ "name": tool.name, "tool": tool.tool, "quarantine": tool.quarantine }),
+                );
+            let tools: Vec<Value> = tools.take(LISTED_MAX).collect();
+            Some(
+                json!({ "name": name, "state": standing.state, "checked": standing.checked, "tools": tools }),
+            )
+        });
+        json!({ "upstreams": upstreams.collect::<Vec<_>>() })
     }
 
     async fn end_run(&self, act: Act<'_>, asked: EndRun) -> Result<Value, ApiError> {

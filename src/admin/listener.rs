@@ -24,6 +24,7 @@ use crate::{
     gateway::Gateway,
     manifest::{AdminKeys, AdminListener},
     runs::Runs,
+    upstream::Upstreams,
 };
 
 /// How many connections may be open.
@@ -77,9 +78,15 @@ impl AdminServer {
     }
 
     /// Serves until `stop` is cancelled, then lets requests finish.
-    pub async fn serve(self, gateway: Arc<Gateway>, runs: Arc<Runs>, stop: CancellationToken) {
+    pub async fn serve(
+        self,
+        gateway: Arc<Gateway>,
+        runs: Arc<Runs>,
+        upstreams: Upstreams,
+        stop: CancellationToken,
+    ) {
         let _registered = gateway.listens_on(self.address); // no call goes here
-        let desk = Arc::new(Desk { keys: self.keys, api: Api::new(gateway, runs) });
+        let desk = Arc::new(Desk { keys: self.keys, api: Api::new(gateway, runs, upstreams) });
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
         loop {

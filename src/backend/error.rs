@@ -2,7 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{egress::EgressRefusal, strict::Rule};
+use crate::{
+    egress::EgressRefusal,
+    strict::Rule,
+    upstream::{NotReady, UpstreamError},
+};
 
 /// Why a backend gave no usable answer.
 ///
@@ -84,6 +88,18 @@ pub enum BackendError {
     /// The answer has a content coding that is not decoded, or more than one.
     #[error("the backend's answer is compressed or otherwise encoded")]
     Encoded,
+    /// Another MCP server's tool cannot be called now.
+    #[error(transparent)]
+    NotReady(Box<NotReady>),
+    /// Another MCP server gave no usable answer.
+    #[error(transparent)]
+    Upstream(Box<UpstreamError>),
+    /// Another MCP server's answer is not the result of a tool.
+    #[error("the upstream's answer is not the result of a tool")]
+    NotMcp,
+    /// Another MCP server asks the caller what it may not, or what cannot be asked, or too often.
+    #[error("the upstream asks the caller what it may not ask, or what nobody is there to answer")]
+    Asks,
     /// The answer is not the gzip that it says it is.
     #[error("the backend's answer is not one whole gzip member")]
     Undecodable,
@@ -118,7 +134,8 @@ impl BackendError {
     #[must_use]
     pub const fn sent(&self) -> bool {
         match self {
-            Self::Unreachable => false,
+            Self::Unreachable | Self::NotReady(_) => false,
+            Self::Upstream(error) => error.sent(),
             Self::Egress { sent, .. }
             | Self::TimedOut { sent, .. }
             | Self::Cancelled { sent }
@@ -132,6 +149,8 @@ impl BackendError {
             | Self::NotJson
             | Self::NotStrict { .. }
             | Self::Encoded
+            | Self::NotMcp
+            | Self::Asks
             | Self::Undecodable => true,
         }
     }
@@ -144,6 +163,11 @@ impl BackendError {
     pub const fn effect_possible(&self) -> bool {
         match self {
             Self::Status { code } => !matches!(*code, 400..=499),
+            // JSON-RPC 2.0 §5.1: the method, or its parameters, were refused.
+            Self::Upstream(error) => match **error {
+                UpstreamError::Refused { code, .. } => !matches!(code, -32602..=-32600),
+                _ => error.sent(),
+            },
             _ => self.sent(),
         }
     }
@@ -184,6 +208,13 @@ impl BackendError {
             Self::NotJson => "backend_not_json",
             Self::NotStrict { .. } => "backend_not_strict",
             Self::Encoded => "backend_encoded",
+            Self::NotReady(error) => error.code(),
+            Self::Upstream(error) => match **error {
+                UpstreamError::Refused { .. } => "upstream_refused",
+                _ => "upstream_failed",
+            },
+            Self::NotMcp => "upstream_no_result",
+            Self::Asks => "upstream_asks",
             Self::Undecodable => "backend_undecodable",
         }
     }
@@ -197,8 +228,24 @@ impl BackendError {
             Self::Fallen { .. } => "authentication failed".to_owned(),
             Self::Status { code } => format!("backend answered {code}"),
             Self::TooLarge { limit } => format!("backend failed: its answer is larger than {limit} bytes"),
+            Self::NotReady(error) => match **error {
+                NotReady::Quarantined(_) => {
+                    "the tool is in quarantine: its server has changed it since it was reviewed".to_owned()
+                }
+                _ => "temporarily unavailable".to_owned(),
+            },
+            Self::Upstream(error) => match **error {
+                UpstreamError::Refused { code, .. } => {
+                    format!("the tool's server refused the call with JSON-RPC error {code}")
+                }
+                _ => "backend failed".to_owned(),
+            },
+            Self::Asks => {
+                "the tool asks for something that it may not ask, or that you cannot answer".to_owned()
+            }
             Self::Egress { .. }
             | Self::Unreachable
+            | Self::NotMcp
             | Self::Interrupted
             | Self::Redirected { .. }
             | Self::HeadTooLarge

@@ -1,17 +1,23 @@
 //! The door of the backend stage.
 
-use std::{collections::HashMap, net::SocketAddr, ops::Deref, time::Instant};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    ops::Deref,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
-use super::{Answer, BackendError, Backends, Body, CallLimits, TimeLimit};
+use super::{Answer, BackendError, Backends, Body, CallLimits, TimeLimit, mcp};
 use crate::{
     audit::Committed,
     call::{AnswerFacts, Facts, Outcome, Passed, Refusal, Stage},
     credential::{CredentialError, Credentials, Lease, LeaseRequest},
     egress::{Allowances, Departure},
-    manifest::{CredentialChoice, CredentialName, Effects, ServiceName, ToolName},
-    plan::Outgoing,
+    manifest::{BackendSpec, CredentialChoice, CredentialName, Effects, ServiceName, ToolName},
+    plan::{Outgoing, OutgoingCall},
     runs::StandingError,
 };
 
@@ -24,7 +30,7 @@ pub struct Executed {
     /// Whether the service refused the credential first, and took it once it was got anew.
     is_refreshed: bool,
     /// What went along stays registered until the answer was searched for it, also if it is replaced meanwhile.
-    _leases: Vec<Lease>,
+    _leases: Vec<Arc<Lease>>,
 }
 
 impl Executed {
@@ -119,7 +125,10 @@ impl Refusal for ExecuteError {
     }
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Backend { source: BackendError::Egress { sent: false, .. }, .. } => Outcome::Denied,
+            Self::Backend {
+                source: BackendError::Egress { sent: false, .. } | BackendError::NotReady(_),
+                ..
+            } => Outcome::Denied,
             // A read that may have happened has changed nothing.
             Self::Backend { source, effects, .. }
                 if *effects != Effects::Read && source.effect_possible() =>
@@ -202,7 +211,7 @@ impl Backends {
             LeaseRequest { tool, service, name, client, user, deadline }
         });
         let lease = match request {
-            Some(request) => Some(self.lease(&routes.credentials, request, &committed).await?),
+            Some(request) => Some(Arc::new(self.lease(&routes.credentials, request, &committed).await?)),
             None => None,
         };
         let (mut is_refreshed, mut leases) = (false, Vec::new());
@@ -215,6 +224,7 @@ impl Backends {
                 routes.credentials.reject(lease);
             } else if let Some(renewed) = routes.credentials.renew(&self.egress, request, lease).await {
                 is_refreshed = true;
+                let renewed = Arc::new(renewed);
                 outcome = self.attempt(&committed, route, Some(&renewed), deadline).await?;
                 leases.push(renewed);
             }
@@ -259,10 +269,10 @@ impl Backends {
         &self,
         committed: &Committed,
         route: &Route,
-        lease: Option<&Lease>,
+        lease: Option<&Arc<Lease>>,
         deadline: Instant,
     ) -> Result<Result<Answer, BackendError>, ExecuteError> {
-        let backend = self.within_as(&route.allowances, lease.and_then(Lease::identity));
+        let backend = self.within_as(&route.allowances, lease.and_then(|lease| lease.identity()));
         let whole = route.limits;
         let left = CallLimits { timeout: deadline.saturating_duration_since(Instant::now()), ..whole };
         // What came before may have taken long. Connecting may, too, and is followed by another look.
@@ -270,9 +280,9 @@ impl Backends {
         let departure = Departure::new(committed.standing());
         let outcome = match committed.outgoing() {
             Outgoing::Http(request) => {
-                backend.carry_out(request, lease, left, &committed.cancel, &departure).await
+                backend.carry_out(request, lease.map(Arc::as_ref), left, &committed.cancel, &departure).await
             }
-            Outgoing::Mcp(_) => Err(BackendError::Unreachable),
+            Outgoing::Mcp(call) => self.call_tool(committed, call, lease, left.timeout, &departure).await,
         };
         if matches!(outcome, Err(BackendError::Fallen { sent: false })) {
             committed.still_stands()?;
@@ -283,6 +293,23 @@ impl Backends {
             }
             error => error,
         }))
+    }
+}
+
+impl Backends {
+    async fn call_tool(
+        &self,
+        committed: &Committed,
+        call: &OutgoingCall,
+        lease: Option<&Arc<Lease>>,
+        timeout: Duration,
+        departure: &Arc<Departure>,
+    ) -> Result<Answer, BackendError> {
+        let BackendSpec::Mcp(backend) = &committed.tool().manifest().backend else {
+            return Err(BackendError::NotMcp); // a plan is made of its manifest
+        };
+        let leaving = mcp::Leaving { committed, lease, departure, timeout };
+        mcp::call(&self.upstreams, backend, call, &leaving).await
     }
 }
 

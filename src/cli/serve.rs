@@ -63,8 +63,10 @@ pub(super) async fn serve(printer: &Printer, config: &Path, arguments: ServeArgu
     tokio::spawn(stop_on_signal(stop.clone()));
     let admin = admin.map(|admin| {
         printer.note(&format!("{GOOD}admin{GOOD:#} http://{}/", admin.address()));
-        tokio::spawn(admin.serve(Arc::clone(&app.gateway), Arc::clone(&app.runs), stop.clone()))
+        let (gateway, runs) = (Arc::clone(&app.gateway), Arc::clone(&app.runs));
+        tokio::spawn(admin.serve(gateway, runs, app.upstreams.clone(), stop.clone()))
     });
+    app.upstreams.watch();
     let sweeping = app.sweeping();
     let witnessing = app.witnessing();
     server.serve(Arc::clone(&app.gateway), stop).await;
@@ -91,6 +93,7 @@ pub(super) async fn stdio(printer: &Printer, config: &Path, arguments: StdioArgu
             .as_text()
             .fail("no client is named: pass `--client`, or set `listen: stdio: client:`");
     };
+    app.upstreams.watch();
     let _sweeping = app.sweeping();
     let witnessing = app.witnessing();
     let served = tokio::select! {

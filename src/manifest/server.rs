@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     AdminListener, ByteSize, ClientName, CredentialName, CredentialSpec, DnsSpec, EgressSpec, HttpListener,
-    IdentitySpec, RecordSpec, ServiceName, TimeSpan, VaultName, VaultSpec,
+    IdentitySpec, RecordSpec, ServiceName, TimeSpan, UpstreamSpec, VaultName, VaultSpec,
 };
 
 /// The server, the services behind it, and the credentials it holds for them.
@@ -43,6 +43,9 @@ pub struct ServerFile {
     /// The services that tools call, by name.
     #[serde(default)]
     pub services: BTreeMap<ServiceName, ServiceSpec>,
+    /// Other MCP servers whose tools are offered, by name. A service has none of their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub upstreams: BTreeMap<ServiceName, UpstreamSpec>,
     /// The vaults that secrets are read from, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vaults: BTreeMap<VaultName, VaultSpec>,

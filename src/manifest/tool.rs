@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
 use super::{
-    ByteSize, ClientName, CredentialName, Expectation, Rate, Scope, ServiceName, TimeSpan, ToolName,
+    ByteSize, ClientName, CredentialName, Digest, Expectation, Rate, Scope, ServiceName, TimeSpan, ToolName,
     ToolRecord, join_pointer, path::PathTemplate,
 };
 
@@ -133,6 +133,8 @@ words!(Yields { Trusted => "trusted", Untrusted => "untrusted" });
 pub enum BackendSpec {
     /// An HTTP API.
     Http(HttpBackend),
+    /// A tool of another MCP server.
+    Mcp(McpBackend),
 }
 
 impl BackendSpec {
@@ -141,8 +143,46 @@ impl BackendSpec {
     pub const fn service(&self) -> &ServiceName {
         match self {
             Self::Http(http) => &http.service,
+            Self::Mcp(mcp) => &mcp.upstream,
         }
     }
+
+    /// The key of a manifest that names the service, as a JSON pointer.
+    #[must_use]
+    pub const fn service_pointer(&self) -> &'static str {
+        match self {
+            Self::Http(_) => "/backend/http/service",
+            Self::Mcp(_) => "/backend/mcp/upstream",
+        }
+    }
+}
+
+/// A tool of another MCP server, as it was reviewed.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct McpBackend {
+    /// The upstream of `callgate.yaml` that answers.
+    pub upstream: ServiceName,
+    /// The tool's name there.
+    #[schemars(length(min = 1, max = 128))]
+    pub tool: String,
+    /// The digest of the whole tool, as the upstream listed it when it was reviewed.
+    pub definition: Digest,
+    /// What the upstream may ask the caller during a call. Left out, nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<Ask>,
+}
+
+/// Something that an upstream may ask a caller.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    /// A completion by the caller's model (`sampling/createMessage`).
+    Sampling,
+    /// Something that its user fills in (`elicitation/create`).
+    Elicitation,
+    /// The folders that it works in (`roots/list`).
+    Roots,
 }
 
 /// One request to an HTTP API, made of arguments.

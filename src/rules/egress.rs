@@ -56,7 +56,7 @@ fn check_witnesses(source: &Source, witnesses: &[WitnessSpec], problems: &mut Ve
 }
 
 /// Whether a URL leads to the gate's own listener, as far as the URL shows.
-fn is_own(url: &Url, listener: SocketAddr) -> bool {
+pub(super) fn is_own(url: &Url, listener: SocketAddr) -> bool {
     let own = listener.ip().to_canonical();
     let is_local = |address: IpAddr| address.is_loopback() || address.is_unspecified();
     // A listener on every address is on each loopback one, and `0.0.0.0` leads to this host.

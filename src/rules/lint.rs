@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::{Files, credentials, keywords, shown};
+use super::{Files, credentials, keywords, shown, upstream};
 use crate::{
     catalog::{Catalog, LABEL_KEYWORD},
     identity::Clients,
@@ -24,14 +24,14 @@ pub(super) fn manifest(source: &Source, manifest: &ToolManifest, problems: &mut 
             Problem::error(source, Place::Pointer("/input".into()), "the input is not of `type: object`");
         problems.push(problem.help("MCP passes a tool's arguments as one object"));
     }
-    let BackendSpec::Http(http) = &manifest.backend;
-    if manifest.effects == Effects::Read
-        && !http.method.is_safe()
-        && !deliberate(Deliberate::ReadsByOtherMethods)
-    {
-        let message = format!("`effects: read` with the method `{}`", http.method.as_str());
-        let problem = Problem::error(source, Place::Pointer("/effects".into()), message);
-        problems.push(problem.help("use GET or HEAD, or say `deliberately: [reads-by-other-methods]`"));
+    match &manifest.backend {
+        BackendSpec::Http(http) => {
+            if !http.method.is_safe() && !deliberate(Deliberate::ReadsByOtherMethods) {
+                unsafe_read(source, manifest, http, problems);
+            }
+            bindings(source, manifest, http, problems);
+        }
+        BackendSpec::Mcp(mcp) => upstream::tool(source, mcp, problems),
     }
     if manifest.output.is_none() && !deliberate(Deliberate::UncheckedOutput) {
         let problem = Problem::error(source, Place::File, format!("`{}` has no `output`", manifest.tool));
@@ -49,12 +49,20 @@ pub(super) fn manifest(source: &Source, manifest: &ToolManifest, problems: &mut 
     if let Some(output) = &manifest.output {
         labels(source, "/output", &Value::Object(output.clone()), problems);
     }
-    bindings(source, manifest, http, problems);
     shown::check_tool(source, manifest, problems);
     keywords::check(source, manifest, problems);
     for at in urls_unsaid(&manifest.input, "/input") {
         let problem = Problem::warning(source, Place::Pointer(at), "nobody judges where this URL leads");
         problems.push(problem.help("say `x-egress: true` if the backend fetches it, or `x-egress: false`"));
+    }
+}
+
+/// A tool that is said to change nothing, by a method that may.
+fn unsafe_read(source: &Source, manifest: &ToolManifest, http: &HttpBackend, problems: &mut Vec<Problem>) {
+    if manifest.effects == Effects::Read {
+        let message = format!("`effects: read` with the method `{}`", http.method.as_str());
+        let problem = Problem::error(source, Place::Pointer("/effects".into()), message);
+        problems.push(problem.help("use GET or HEAD, or say `deliberately: [reads-by-other-methods]`"));
     }
 }
 
@@ -151,15 +159,15 @@ pub(super) fn references(files: &Files, problems: &mut Vec<Problem>) {
     let server = &files.server.1;
     for (source, manifest) in &files.tools {
         let service = manifest.backend.service();
-        if !server.services.contains_key(service) {
-            let problem = Problem::error(
-                source,
-                Place::Pointer("/backend/http/service".into()),
-                format!("there is no service `{service}`"),
-            );
-            problems.push(
-                problem.help(format!("name it under `services:` in `{}`", files.server.0.path.display())),
-            );
+        let (exists, what, key) = match &manifest.backend {
+            BackendSpec::Http(_) => (server.services.contains_key(service), "service", "services"),
+            BackendSpec::Mcp(_) => (server.upstreams.contains_key(service), "upstream", "upstreams"),
+        };
+        if !exists {
+            let place = Place::Pointer(manifest.backend.service_pointer().into());
+            let problem = Problem::error(source, place, format!("there is no {what} `{service}`"));
+            let path = files.server.0.path.display();
+            problems.push(problem.help(format!("name it under `{key}:` in `{path}`")));
         }
         credentials::choice(files, source, manifest, problems);
         for (at, example) in manifest.examples.iter().enumerate() {

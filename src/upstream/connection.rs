@@ -1,7 +1,8 @@
 //! A connection to an upstream.
 
 use std::{
-    fmt,
+    fmt, io,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -9,20 +10,21 @@ use std::{
 use serde_json::{Map, Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
+    sync::{Mutex as AsyncMutex, mpsc},
     task::JoinHandle,
     time::{self, Instant},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Answer, Bounds, Endpoint, Event, Exchange, Hello, ServerFacts, UpstreamError,
+    Answer, Bounds, Endpoint, Event, Exchange, Hello, Program, ServerFacts, UpstreamError,
     desk::Desk,
     handshake,
     http::{self, Http},
     links::{Link, Wire},
     message::malformed,
     meta, process,
+    standing::Check,
     stdio::{self, Stdio},
 };
 use crate::{
@@ -46,6 +48,7 @@ struct Inner {
     bounds: Bounds,
     abilities: Map<String, Value>,
     keeper: Mutex<Option<JoinHandle<()>>>,
+    checked: AsyncMutex<Option<Check>>,
     _closing: DropGuard,
 }
 
@@ -82,6 +85,7 @@ impl Connection {
         let desk = Desk::new(bounds, events);
         let (wire, keeper) = match endpoint {
             Endpoint::Stdio(program) => {
+                unaltered(program).await?;
                 let running = process::start(program)?;
                 let wire = talk(running.stdout, running.stdin, bounds, &desk);
                 (wire, tokio::spawn(process::keep(running.child, bounds, Arc::clone(&desk))))
@@ -131,6 +135,7 @@ impl Connection {
             bounds,
             abilities: hello.abilities,
             keeper: Mutex::new(Some(keeper)),
+            checked: AsyncMutex::default(),
             _closing: closing,
         };
         inner.listen();
@@ -198,6 +203,11 @@ impl Connection {
         self.0.link.desk.closed().is_cancelled()
     }
 
+    /// What was last seen of its tools. Held while they are looked at, so that they are not looked at twice at once.
+    pub(super) fn checked(&self) -> &AsyncMutex<Option<Check>> {
+        &self.0.checked
+    }
+
     /// Whether no request waits for an answer.
     pub(super) fn is_idle(&self) -> bool {
         self.0.link.desk.is_idle()
@@ -215,6 +225,20 @@ impl Connection {
         if let Some(keeper) = keeper {
             let _ = keeper.await;
         }
+    }
+}
+
+/// Looks at the files of a program that are pinned.
+async fn unaltered(program: &Program) -> Result<(), UpstreamError> {
+    if program.pinned.is_empty() {
+        return Ok(());
+    }
+    let program = program.clone();
+    let altered = tokio::task::spawn_blocking(move || program.altered().map(Path::to_owned));
+    match altered.await {
+        Ok(None) => Ok(()),
+        Ok(Some(path)) => Err(UpstreamError::Altered { path }),
+        Err(_) => Err(UpstreamError::Start { kind: io::ErrorKind::Interrupted }),
     }
 }
 

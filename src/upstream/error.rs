@@ -1,6 +1,6 @@
 //! Why an upstream gave no usable answer.
 
-use std::{io, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use serde_json::Value;
 
@@ -9,13 +9,19 @@ use crate::{egress::EgressRefusal, strict::Rule};
 /// Why an upstream gave no usable answer.
 ///
 /// `Display` is for the log and the record: facts of our own, never what the upstream wrote, a URL or a secret.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum UpstreamError {
     /// The upstream's program cannot be started.
     #[error("the upstream's program cannot be started: {kind}")]
     Start {
         /// What the operating system says.
         kind: io::ErrorKind,
+    },
+    /// A file of the upstream's program is not the one that was reviewed.
+    #[error("a file of the upstream's program is not the one that was reviewed")]
+    Altered {
+        /// The file.
+        path: PathBuf,
     },
     /// The upstream is at an address that its egress does not allow.
     #[error("{refusal}")]
@@ -139,6 +145,7 @@ impl UpstreamError {
     pub const fn sent(&self) -> bool {
         match self {
             Self::Start { .. }
+            | Self::Altered { .. }
             | Self::Unreachable
             | Self::BackingOff { .. }
             | Self::Busy { .. }

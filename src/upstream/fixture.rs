@@ -313,5 +313,6 @@ pub(super) fn program<'a>(command: &str, args: impl IntoIterator<Item = &'a str>
         args: args.into_iter().map(str::to_owned).collect(),
         env: BTreeMap::new(),
         dir: std::env::temp_dir(),
+        pinned: Vec::new(),
     }
 }

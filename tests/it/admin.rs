@@ -376,7 +376,12 @@ async fn what_cannot_be_put_on_record_is_not_done() {
     let server = AdminServer::bind(&settings).await.unwrap();
     let admin = format!("http://{}/", server.address());
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(server.serve(Arc::clone(&app.gateway), Arc::clone(&app.runs), stop.clone()));
+    let serving = tokio::spawn(server.serve(
+        Arc::clone(&app.gateway),
+        Arc::clone(&app.runs),
+        app.upstreams.clone(),
+        stop.clone(),
+    ));
     app.gateway.audit().close();
     let body = json!({ "kind": "client", "name": "bot0" });
     let (status, answer) = ask(&admin, Method::POST, "v1/revoke", &place.key, Some(body)).await;

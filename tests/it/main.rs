@@ -62,3 +62,4 @@ mod tls;
 mod module_order;
 mod naughty;
 mod schema_suite;
+mod upstreams;

@@ -26,6 +26,7 @@ use crate::{
     egress::{Allowances, Departure, Egress},
     manifest::{BaseUrl, EgressSpec, HttpBackend},
     plan::HttpPlan,
+    upstream::Upstreams,
 };
 
 const LIMITS: CallLimits = CallLimits {
@@ -66,7 +67,7 @@ fn backends() -> Backend {
 
 fn on_loopback(egress: Egress) -> Backend {
     let spec = EgressSpec { loopback: true, ..EgressSpec::default() };
-    Backends::new(egress).within(&Allowances::new(&spec).unwrap())
+    Backends::new(egress, Upstreams::default()).within(&Allowances::new(&spec).unwrap())
 }
 
 /// Gets `/` from a server, without arguments or credential.

@@ -1,0 +1,303 @@
+//! Calls of tools of other MCP servers.
+//!
+//! A call leaves over a connection on which the tool is what was reviewed. What the server may ask the caller
+//! during it is what the manifest lets it ask, and the caller can answer.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::{Answer, BackendError, Body, Questions, TimeLimit, ToolResult};
+use crate::{
+    audit::Committed,
+    call::{Era, Relay},
+    credential::Lease,
+    egress::Departure,
+    manifest::{Ask, McpBackend},
+    plan::{OutgoingCall, Resumed},
+    upstream::{self, Asks, Exchange, NotReady, Taken, UpstreamError, Upstreams, Want},
+};
+
+/// How often a server may ask a caller in band, who cannot be asked by a result.
+const ROUNDS_MAX: usize = 8;
+
+/// What one call leaves on.
+pub(super) struct Leaving<'a> {
+    pub(super) committed: &'a Committed,
+    pub(super) lease: Option<&'a Arc<Lease>>,
+    pub(super) departure: &'a Arc<Departure>,
+    pub(super) timeout: Duration,
+}
+
+/// Calls a tool once.
+pub(super) async fn call(
+    upstreams: &Upstreams,
+    backend: &McpBackend,
+    outgoing: &OutgoingCall,
+    leaving: &Leaving<'_>,
+) -> Result<Answer, BackendError> {
+    let deadline = Instant::now() + leaving.timeout;
+    let relay = leaving.committed.relay.as_ref();
+    let abilities = abilities(relay, &backend.asks);
+    let want = Want {
+        era: relay.map_or(Era::Stateless, Relay::era),
+        abilities: &abilities,
+        lease: leaving.lease.cloned(),
+        deadline,
+    };
+    let ready = tokio::select! {
+        biased;
+        () = leaving.committed.cancel.cancelled() => return Err(BackendError::Cancelled { sent: false }),
+        ready = upstreams.ready_for(&backend.upstream, &backend.tool, backend.definition, want) => ready,
+    };
+    let connection = ready.map_err(|error| not_ready(error, leaving.timeout))?;
+    let mut resumed = outgoing.resumed().cloned();
+    for _ in 0..ROUNDS_MAX {
+        let params = params(backend, leaving.committed, resumed.as_ref());
+        let answer = exchange(&connection, params, backend, leaving, deadline).await?;
+        let (bytes, peer) = (answer.bytes, answer.peer);
+        let body = read(answer.result).ok_or(BackendError::NotMcp)?;
+        match (body, relay) {
+            (Body::Questions(questions), Some(relay)) if relay.era() == Era::Session => {
+                allowed(&questions, &backend.asks)?;
+                resumed = Some(ask(relay, questions, deadline, leaving).await?);
+            }
+            (Body::Questions(questions), Some(_)) => {
+                allowed(&questions, &backend.asks)?;
+                return Ok(Answer { status: None, body: Body::Questions(questions), bytes, peer });
+            }
+            // Nobody is there who could be asked.
+            (Body::Questions(_), None) => return Err(BackendError::Asks),
+            (body, _) => return Ok(Answer { status: None, body, bytes, peer }),
+        }
+    }
+    Err(BackendError::Asks)
+}
+
+async fn exchange(
+    connection: &Taken,
+    params: Map<String, Value>,
+    backend: &McpBackend,
+    leaving: &Leaving<'_>,
+    deadline: Instant,
+) -> Result<upstream::Answer, BackendError> {
+    let exchange = Exchange {
+        deadline,
+        cancel: &leaving.committed.cancel,
+        relay: leaving.committed.relay.as_ref(),
+        asks: Asks {
+            sampling: backend.asks.contains(&Ask::Sampling),
+            elicitation: backend.asks.contains(&Ask::Elicitation),
+            roots: backend.asks.contains(&Ask::Roots),
+        },
+        input_schema: Some(leaving.committed.tool().input_schema()),
+        departure: Some(leaving.departure),
+    };
+    let answered = connection.request("tools/call", params, exchange).await;
+    answered.map_err(|error| of_upstream(error, leaving.timeout))
+}
+
+/// What of the caller's abilities the manifest lets the server use.
+fn abilities(relay: Option<&Relay>, asks: &[Ask]) -> Map<String, Value> {
+    let Some(relay) = relay else { return Map::new() };
+    let of_ask = |ask: &Ask| {
+        let name = ability(*ask);
+        relay.abilities().get(name).map(|ability| (name.to_owned(), ability.clone()))
+    };
+    asks.iter().filter_map(of_ask).collect()
+}
+
+const fn ability(ask: Ask) -> &'static str {
+    match ask {
+        Ask::Sampling => "sampling",
+        Ask::Elicitation => "elicitation",
+        Ask::Roots => "roots",
+    }
+}
+
+const fn method(ask: Ask) -> &'static str {
+    match ask {
+        Ask::Sampling => "sampling/createMessage",
+        Ask::Elicitation => "elicitation/create",
+        Ask::Roots => "roots/list",
+    }
+}
+
+fn params(backend: &McpBackend, committed: &Committed, resumed: Option<&Resumed>) -> Map<String, Value> {
+    let mut params = Map::new();
+    params.insert("name".into(), Value::String(backend.tool.clone()));
+    params.insert("arguments".into(), committed.arguments().as_value().clone());
+    if let Some(Resumed { responses, state }) = resumed {
+        params.insert("inputResponses".into(), Value::Object(responses.clone()));
+        params.extend(state.clone().map(|state| ("requestState".to_owned(), Value::String(state))));
+    }
+    params
+}
+
+/// Reads a result (MCP 2026-07-28 and 2025-11-25 tools, "Tool Result").
+fn read(mut result: Map<String, Value>) -> Option<Body> {
+    match result.get("resultType").map(Value::as_str) {
+        None | Some(Some("complete")) => {
+            let content = match result.remove("content") {
+                None => Vec::new(), // older servers leave it out beside structured content
+                Some(Value::Array(content)) => content,
+                Some(_) => return None,
+            };
+            let is_error = match result.remove("isError") {
+                None => false,
+                Some(Value::Bool(is_error)) => is_error,
+                Some(_) => return None,
+            };
+            Some(Body::Tool(ToolResult { content, structured: result.remove("structuredContent"), is_error }))
+        }
+        Some(Some("input_required")) => {
+            let requests = match result.remove("inputRequests") {
+                None => Map::new(),
+                Some(Value::Object(requests)) => requests,
+                Some(_) => return None,
+            };
+            let state = match result.remove("requestState") {
+                None => None,
+                Some(Value::String(state)) => Some(state),
+                Some(_) => return None,
+            };
+            Some(Body::Questions(Questions { requests, state }))
+        }
+        Some(_) => None,
+    }
+}
+
+/// Whether all that is asked is what the manifest lets the server ask.
+fn allowed(questions: &Questions, asks: &[Ask]) -> Result<(), BackendError> {
+    let is_allowed = |question: &Value| {
+        let asked = question.get("method").and_then(Value::as_str);
+        asks.iter().any(|ask| asked == Some(method(*ask)))
+    };
+    if questions.requests.values().all(is_allowed) { Ok(()) } else { Err(BackendError::Asks) }
+}
+
+/// Asks a caller in band what the server asks by a result.
+async fn ask(
+    relay: &Relay,
+    questions: Questions,
+    deadline: Instant,
+    leaving: &Leaving<'_>,
+) -> Result<Resumed, BackendError> {
+    let Questions { requests, state } = questions;
+    let mut responses = Map::new();
+    for (key, question) in requests {
+        let asked = question.get("method").and_then(Value::as_str).unwrap_or_default();
+        let asked =
+            [Ask::Sampling, Ask::Elicitation, Ask::Roots].map(method).into_iter().find(|m| *m == asked);
+        let asked = asked.ok_or(BackendError::Asks)?;
+        let params = question.get("params").and_then(Value::as_object).cloned().unwrap_or_default();
+        let answered = tokio::select! {
+            biased;
+            () = leaving.committed.cancel.cancelled() => return Err(BackendError::Cancelled { sent: true }),
+            answered = tokio::time::timeout_at(deadline, relay.ask(asked, params)) => answered,
+        };
+        let answered = answered.map_err(|_| timed_out(true, leaving.timeout))?;
+        responses.insert(key, answered.map_err(|_| BackendError::Asks)?);
+    }
+    Ok(Resumed { responses, state })
+}
+
+const fn timed_out(sent: bool, after: Duration) -> BackendError {
+    BackendError::TimedOut { limit: TimeLimit::Total, after, sent }
+}
+
+fn not_ready(error: NotReady, timeout: Duration) -> BackendError {
+    match error {
+        NotReady::Failed(error) if error.sent() => BackendError::NotReady(Box::new(NotReady::Failed(error))),
+        NotReady::Failed(error) => of_upstream(error, timeout),
+        NotReady::TimedOut => timed_out(false, timeout),
+        NotReady::Unknown | NotReady::Quarantined(_) => BackendError::NotReady(Box::new(error)),
+    }
+}
+
+fn of_upstream(error: UpstreamError, timeout: Duration) -> BackendError {
+    match error {
+        UpstreamError::Egress { refusal, sent } => BackendError::Egress { refusal, sent },
+        UpstreamError::Unreachable => BackendError::Unreachable,
+        UpstreamError::TimedOut { sent } => timed_out(sent, timeout),
+        UpstreamError::Cancelled { sent } => BackendError::Cancelled { sent },
+        UpstreamError::Fallen { sent } => BackendError::Fallen { sent },
+        UpstreamError::TooLarge { bytes_max } => BackendError::TooLarge { limit: bytes_max },
+        UpstreamError::NotStrict { rule, offset } => BackendError::NotStrict { rule, offset },
+        UpstreamError::Encoded => BackendError::Encoded,
+        UpstreamError::Status { code } => BackendError::Status { code },
+        UpstreamError::Redirected { code } => BackendError::Redirected { code },
+        UpstreamError::Closed { sent: true } => BackendError::Interrupted,
+        other => BackendError::Upstream(Box::new(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read_of(result: Value) -> Option<Body> {
+        let Value::Object(result) = result else { panic!("no result") };
+        read(result)
+    }
+
+    #[test]
+    fn results_of_both_eras_are_read_and_others_are_none() {
+        let Some(Body::Tool(plain)) = read_of(json!({ "content": [{ "type": "text", "text": "a" }] })) else {
+            panic!("no result")
+        };
+        assert_eq!((plain.content.len(), plain.structured, plain.is_error), (1, None, false));
+        let Some(Body::Tool(failed)) =
+            read_of(json!({ "content": [], "isError": true, "resultType": "complete" }))
+        else {
+            panic!("no result")
+        };
+        assert!(failed.is_error);
+        let Some(Body::Tool(bare)) = read_of(json!({ "structuredContent": { "a": 1 } })) else {
+            panic!("no result")
+        };
+        assert_eq!(bare.structured, Some(json!({ "a": 1 })));
+        let asked = json!({
+            "resultType": "input_required",
+            "inputRequests": { "k": { "method": "roots/list" } },
+            "requestState": "s",
+        });
+        let Some(Body::Questions(questions)) = read_of(asked) else { panic!("no questions") };
+        assert_eq!((questions.requests.len(), questions.state.as_deref()), (1, Some("s")));
+        for odd in [
+            json!({ "resultType": "task" }),
+            json!({ "resultType": 7 }),
+            json!({ "content": "text" }),
+            json!({ "content": [], "isError": "no" }),
+            json!({ "resultType": "input_required", "inputRequests": [] }),
+            json!({ "resultType": "input_required", "requestState": 7 }),
+        ] {
+            assert!(read_of(odd.clone()).is_none(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_server_asks_what_its_manifest_lets_it_ask_and_no_more() {
+        let ask = |method: &str| Questions {
+            requests: json!({ "k": { "method": method } }).as_object().unwrap().clone(),
+            state: None,
+        };
+        assert!(allowed(&ask("elicitation/create"), &[Ask::Roots, Ask::Elicitation]).is_ok());
+        for method in ["sampling/createMessage", "tools/call", ""] {
+            assert_eq!(allowed(&ask(method), &[Ask::Elicitation]), Err(BackendError::Asks), "{method}");
+        }
+        assert_eq!(allowed(&ask("roots/list"), &[]), Err(BackendError::Asks));
+    }
+
+    #[test]
+    fn a_server_is_told_of_the_abilities_that_both_have() {
+        let can = json!({ "sampling": {}, "elicitation": { "form": {} } });
+        let (relay, _passing) = Relay::new(Era::Session, can.as_object().unwrap().clone(), false);
+        let told = abilities(Some(&relay), &[Ask::Elicitation, Ask::Roots]);
+        assert_eq!(Value::Object(told), json!({ "elicitation": { "form": {} } }));
+        assert!(abilities(Some(&relay), &[]).is_empty() && abilities(None, &[Ask::Sampling]).is_empty());
+    }
+}

@@ -1,0 +1,556 @@
+//! How upstreams stand: connected or not, and which of their tools are not what was reviewed.
+//!
+//! What an upstream lists is held against the pins on each connection by itself, when it is first used, when the
+//! upstream says that its list is another, and when the last look is older than the upstream's `recheck`. A tool that
+//! differs is in quarantine from then on, until the process ends: an upstream that changes a tool and changes it back
+//! has shown what it does. One upstream's trouble is no other's.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{self, Instant},
+};
+
+use super::{
+    Connection, Event, Pool, PoolBounds, Reached, Taken, UpstreamError,
+    pin::{Difference, Fit, definition_digest, difference, fit, instructions_digest},
+};
+use crate::{
+    call::Era,
+    credential::{Lease, LiveSecret},
+    manifest::{Ask, Digest, ServiceName, ToolName},
+};
+
+/// How many events of an upstream may wait. What finds no room is made up for by the next look.
+const EVENTS_MAX: usize = 64;
+/// How long a quarantine waits for its record.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How soon an upstream that failed is tried again, where its `recheck` is longer. The pool may wait longer still.
+const RETRY: Duration = Duration::from_secs(5);
+/// A larger reviewed definition is not compared.
+const REVIEWED_BYTES_MAX: u64 = 1 << 20;
+
+/// An upstream, and what of it was reviewed.
+#[derive(Debug)]
+pub struct Pinned {
+    /// Its name.
+    pub name: ServiceName,
+    /// Where it is.
+    pub reached: Reached,
+    /// How old what was checked may be.
+    pub recheck: Duration,
+    /// The digest of its instructions.
+    pub instructions: Option<Digest>,
+    /// Its instructions as they were reviewed, in a file, where there is one.
+    pub reviewed: Option<PathBuf>,
+    /// Whether it takes calls without a credential, so that it can be looked at when nobody calls.
+    pub is_open: bool,
+    /// Its tools.
+    pub tools: Vec<PinnedTool>,
+}
+
+/// A tool, as it was reviewed.
+#[derive(Clone, Debug)]
+pub struct PinnedTool {
+    /// The tool that clients see.
+    pub name: ToolName,
+    /// Its name at the upstream.
+    pub tool: String,
+    /// The digest of its definition there.
+    pub definition: Digest,
+    /// The definition itself, in a file, where there is one.
+    pub reviewed: Option<PathBuf>,
+    /// What the upstream may ask during its calls.
+    pub asks: Vec<Ask>,
+}
+
+/// All upstreams. Clones are the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct Upstreams(Arc<BTreeMap<ServiceName, Arc<Upstream>>>);
+
+#[derive(Debug)]
+struct Upstream {
+    name: ServiceName,
+    pool: Pool,
+    recheck: Duration,
+    instructions: Option<Digest>,
+    reviewed: Option<PathBuf>,
+    is_open: bool,
+    tools: Vec<PinnedTool>,
+    standing: ArcSwap<Standing>,
+    /// Held by the one who changes the standing.
+    writing: Mutex<()>,
+    /// How often the upstream has said that its list is another.
+    generation: AtomicU64,
+    is_attended: AtomicBool,
+    wake: Arc<Notify>,
+    notices: mpsc::Sender<Notice>,
+    _secrets: Vec<LiveSecret>,
+}
+
+/// How an upstream stands.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// Whether it answers.
+    pub state: State,
+    /// When its tools were last held against the pins.
+    pub checked: Option<Timestamp>,
+    /// All its tools, where its instructions are not what was reviewed.
+    pub instructions: Option<Arc<Quarantine>>,
+    /// Its tools that are not what was reviewed, by their name there and the definition that was reviewed.
+    quarantined: BTreeMap<(String, Digest), Arc<Quarantine>>,
+}
+
+/// Whether an upstream answers.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum State {
+    /// Nobody has needed it yet.
+    #[default]
+    Unused,
+    /// It has answered.
+    Connected {
+        /// The protocol's version that it speaks.
+        version: &'static str,
+    },
+    /// It has not.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What keeps a tool from being called.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Quarantine {
+    /// What was found.
+    pub why: Why,
+    /// When.
+    pub since: Timestamp,
+    /// The digest of what is there now; none where nothing is.
+    pub found: Option<Digest>,
+    /// What changed, where what was reviewed is at hand.
+    pub difference: Option<Difference>,
+}
+
+/// What is not as it was reviewed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// The tool is another.
+    Changed,
+    /// The upstream's instructions are others.
+    Instructions,
+    /// Several tools have its name.
+    Ambiguous,
+    /// No tool has its name. It can be called again as soon as it is there again, as it was.
+    Missing,
+}
+
+impl Why {
+    /// The word that stands for it on record.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Instructions => "instructions",
+            Self::Ambiguous => "ambiguous",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// A tool that came into quarantine, for the record.
+#[derive(Debug)]
+pub struct Notice {
+    /// The upstream.
+    pub upstream: ServiceName,
+    /// The tool that clients see.
+    pub tool: ToolName,
+    /// Why it is there.
+    pub quarantine: Arc<Quarantine>,
+    /// Told when it is on record: nobody is refused for it before.
+    pub recorded: oneshot::Sender<()>,
+}
+
+/// One tool of an upstream, and how it stands.
+#[derive(Clone, Debug)]
+pub struct ToolStanding {
+    /// The tool that clients see.
+    pub name: ToolName,
+    /// Its name at the upstream.
+    pub tool: String,
+    /// What keeps it from being called.
+    pub quarantine: Option<Arc<Quarantine>>,
+}
+
+/// What was seen of a connection's tools.
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    at: Instant,
+    generation: u64,
+    /// By the tools' names at the upstream: the digest of what is there, where there is one.
+    listed: HashMap<String, Digest>,
+    instructions: Option<Digest>,
+}
+
+/// Why a tool cannot be called now. `Display` is for the log and the record.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotReady {
+    /// There is no such upstream, or none of its pins is this tool's.
+    #[error("there is no such tool of an upstream in the release")]
+    Unknown,
+    /// The tool is not what was reviewed.
+    #[error("the upstream's tool is in quarantine: {}", .0.why.word())]
+    Quarantined(Arc<Quarantine>),
+    /// The upstream could not be reached, or could not be checked.
+    #[error(transparent)]
+    Failed(UpstreamError),
+    /// There was no time left to look at it.
+    #[error("the upstream could not be checked in time")]
+    TimedOut,
+}
+
+impl NotReady {
+    /// The word that stands for it on record.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown => "upstream_unknown",
+            Self::Quarantined(_) => "upstream_quarantined",
+            Self::Failed(_) => "upstream_failed",
+            Self::TimedOut => "upstream_unchecked",
+        }
+    }
+}
+
+/// The connection that a call needs.
+#[derive(Clone, Debug)]
+pub struct Want<'a> {
+    /// How the caller speaks.
+    pub era: Era,
+    /// What the gate says it can do in the caller's stead (MCP `ClientCapabilities`).
+    pub abilities: &'a Map<String, Value>,
+    /// What is shown to the upstream.
+    pub lease: Option<Arc<Lease>>,
+    /// Until when the call can wait.
+    pub deadline: Instant,
+}
+
+impl Upstreams {
+    /// Takes upstreams in. Nothing is connected yet; each notice waits for its record.
+    ///
+    /// To be called within a runtime.
+    #[must_use]
+    pub fn start(pinned: Vec<Pinned>, notices: &mpsc::Sender<Notice>) -> Self {
+        let upstreams = pinned.into_iter().map(|pinned| {
+            let (events, heard) = mpsc::channel(EVENTS_MAX);
+            let wake = Arc::new(Notify::new());
+            let Reached { endpoint, bounds, secrets } = pinned.reached;
+            let upstream = Arc::new(Upstream {
+                name: pinned.name.clone(),
+                pool: Pool::new(endpoint, bounds, PoolBounds::default(), events),
+                recheck: pinned.recheck,
+                instructions: pinned.instructions,
+                reviewed: pinned.reviewed,
+                is_open: pinned.is_open,
+                tools: pinned.tools,
+                standing: ArcSwap::default(),
+                writing: Mutex::default(),
+                generation: AtomicU64::new(0),
+                is_attended: AtomicBool::new(false),
+                wake: Arc::clone(&wake),
+                notices: notices.clone(),
+                _secrets: secrets,
+            });
+            tokio::spawn(attend(Arc::downgrade(&upstream), wake, heard));
+            (pinned.name, upstream)
+        });
+        Self(Arc::new(upstreams.collect()))
+    }
+
+    /// Looks at all upstreams now and from time to time, each by itself, also when nobody calls: for a process that
+    /// serves.
+    pub fn watch(&self) {
+        for upstream in self.0.values() {
+            upstream.is_attended.store(true, Ordering::Relaxed);
+            upstream.wake.notify_one();
+        }
+    }
+
+    /// A connection on which this tool is what was reviewed, as of the upstream's `recheck` at most.
+    ///
+    /// # Errors
+    /// When it is not, or that could not be found out in time.
+    pub async fn ready_for(
+        &self,
+        service: &ServiceName,
+        tool: &str,
+        definition: Digest,
+        want: Want<'_>,
+    ) -> Result<Taken, NotReady> {
+        let upstream = self.0.get(service).ok_or(NotReady::Unknown)?;
+        upstream.refuse_quarantined(tool, definition)?;
+        let ready = time::timeout_at(want.deadline, upstream.ready(tool, definition, &want)).await;
+        ready.unwrap_or(Err(NotReady::TimedOut))
+    }
+
+    /// The upstreams' names.
+    pub fn names(&self) -> impl Iterator<Item = &ServiceName> {
+        self.0.keys()
+    }
+
+    /// How an upstream stands.
+    #[must_use]
+    pub fn standing(&self, service: &ServiceName) -> Option<Arc<Standing>> {
+        self.0.get(service).map(|upstream| upstream.standing.load_full())
+    }
+
+    /// How the tools of an upstream stand.
+    #[must_use]
+    pub fn tools(&self, service: &ServiceName) -> Vec<ToolStanding> {
+        let Some(upstream) = self.0.get(service) else { return Vec::new() };
+        let standing = upstream.standing.load();
+        let stands = |pin: &PinnedTool| ToolStanding {
+            name: pin.name.clone(),
+            tool: pin.tool.clone(),
+            quarantine: standing.of(&pin.tool, pin.definition).cloned(),
+        };
+        upstream.tools.iter().map(stands).collect()
+    }
+
+    /// The connections to an upstream, for what is not pinned tool by tool.
+    #[must_use]
+    pub fn pool(&self, service: &ServiceName) -> Option<&Pool> {
+        self.0.get(service).map(|upstream| &upstream.pool)
+    }
+
+    /// Closes all connections that no call uses.
+    pub async fn close(&self) {
+        futures::future::join_all(self.0.values().map(|upstream| upstream.pool.close())).await;
+    }
+}
+
+impl Standing {
+    /// What keeps a tool from being called.
+    #[must_use]
+    pub fn of(&self, tool: &str, definition: Digest) -> Option<&Arc<Quarantine>> {
+        self.instructions.as_ref().or_else(|| self.quarantined.get(&(tool.to_owned(), definition)))
+    }
+}
+
+impl Upstream {
+    async fn ready(&self, tool: &str, definition: Digest, want: &Want<'_>) -> Result<Taken, NotReady> {
+        let taken = self.pool.take(want.era, want.abilities, want.lease.clone()).await;
+        let taken = taken.map_err(|error| self.failed(error))?;
+        let check = self.check(&taken).await?;
+        self.refuse_quarantined(tool, definition)?;
+        // The quarantine is shared by all connections; this is of this one alone.
+        if check.listed.get(tool) == Some(&definition) && check.instructions == self.instructions {
+            Ok(taken)
+        } else {
+            Err(NotReady::Unknown)
+        }
+    }
+
+    fn refuse_quarantined(&self, tool: &str, definition: Digest) -> Result<(), NotReady> {
+        let standing = self.standing.load();
+        match standing.of(tool, definition) {
+            // It may be there again.
+            Some(quarantine) if quarantine.why == Why::Missing && self.is_stale(&standing) => Ok(()),
+            Some(quarantine) => Err(NotReady::Quarantined(Arc::clone(quarantine))),
+            None => Ok(()),
+        }
+    }
+
+    fn is_stale(&self, standing: &Standing) -> bool {
+        let age = standing.checked.map(|checked| Timestamp::now().duration_since(checked));
+        age.is_none_or(|age| age.unsigned_abs() >= self.recheck)
+    }
+
+    /// Looks at a connection's tools, unless that was done a short while ago.
+    async fn check(&self, connection: &Connection) -> Result<Check, NotReady> {
+        let mut checked = connection.checked().lock().await;
+        let generation = self.generation.load(Ordering::Acquire);
+        let is_fresh = |check: &&Check| check.generation == generation && check.at.elapsed() < self.recheck;
+        if let Some(check) = checked.as_ref().filter(is_fresh) {
+            return Ok(check.clone());
+        }
+        // What was seen before is not relied on any more, also where the look fails.
+        *checked = None;
+        let at = Instant::now();
+        let listing = connection.list("tools/list", "tools").await.map_err(|error| self.failed(error))?;
+        let instructions = connection.server().instructions.as_deref();
+        self.judge(&listing, instructions, connection.server().version).await;
+        let digests = self.tools.iter().filter_map(|pin| match fit(&listing, &pin.tool, pin.definition) {
+            Fit::Fits => Some((pin.tool.clone(), pin.definition)),
+            Fit::Changed(_) | Fit::Ambiguous | Fit::Missing => None,
+        });
+        let check = Check {
+            at,
+            generation,
+            listed: digests.collect(),
+            instructions: instructions_digest(instructions),
+        };
+        *checked = Some(check.clone());
+        Ok(check)
+    }
+
+    /// Holds a listing against all pins. What is new is on record when this returns.
+    async fn judge(&self, listing: &[Map<String, Value>], instructions: Option<&str>, version: &'static str) {
+        let now = Timestamp::now();
+        let of_all = self.judge_instructions(instructions, now);
+        let found: Vec<_> = self.tools.iter().map(|pin| (pin, judge_tool(listing, pin, now))).collect();
+        let new = self.change(|standing| {
+            standing.state = State::Connected { version };
+            standing.checked = Some(now);
+            let mut new = Vec::new();
+            if let (None, Some(quarantine)) = (&standing.instructions, of_all) {
+                standing.instructions = Some(Arc::clone(&quarantine));
+                new.extend(self.tools.iter().map(|pin| (pin, Arc::clone(&quarantine))));
+            }
+            for (pin, quarantine) in found {
+                let key = (pin.tool.clone(), pin.definition);
+                let stands = standing.quarantined.get(&key).map(|quarantine| quarantine.why);
+                match (stands, quarantine) {
+                    (Some(Why::Missing), None) => drop(standing.quarantined.remove(&key)),
+                    (None | Some(Why::Missing), Some(quarantine)) if stands != Some(quarantine.why) => {
+                        standing.quarantined.insert(key, Arc::clone(&quarantine));
+                        new.push((pin, quarantine));
+                    }
+                    _ => {}
+                }
+            }
+            new
+        });
+        // Tasks of their own: a call that gives up does not keep it off the record.
+        let noted = new.into_iter().map(|(pin, quarantine)| tokio::spawn(self.noted(pin, quarantine)));
+        futures::future::join_all(noted.collect::<Vec<_>>()).await;
+    }
+
+    fn judge_instructions(&self, instructions: Option<&str>, now: Timestamp) -> Option<Arc<Quarantine>> {
+        let found = instructions_digest(instructions);
+        if found == self.instructions {
+            return None;
+        }
+        let reviewed = self.reviewed.as_deref().and_then(read_reviewed).unwrap_or_default();
+        let is_reviewed = instructions_digest(Some(&reviewed)) == self.instructions;
+        let text = |text: &str| Value::Object(Map::from_iter([("instructions".to_owned(), text.into())]));
+        let difference =
+            is_reviewed.then(|| difference(&text(&reviewed), &text(instructions.unwrap_or_default())));
+        Some(Arc::new(Quarantine { why: Why::Instructions, since: now, found, difference }))
+    }
+
+    /// Says in the log and on record that a tool is in quarantine.
+    fn noted(&self, pin: &PinnedTool, quarantine: Arc<Quarantine>) -> impl Future<Output = ()> + use<> {
+        let difference = quarantine.difference.as_ref().map(Difference::line).unwrap_or_default();
+        let (upstream, tool, why) = (self.name.clone(), pin.name.clone(), quarantine.why.word());
+        tracing::warn!(%upstream, %tool, why, difference, "a tool of an upstream is not what was reviewed: quarantined");
+        let (recorded, is_recorded) = oneshot::channel();
+        let notice = Notice { upstream: upstream.clone(), tool: tool.clone(), quarantine, recorded };
+        let notices = self.notices.clone();
+        async move {
+            let put = async {
+                if notices.send(notice).await.is_ok() {
+                    let _ = is_recorded.await;
+                }
+            };
+            if time::timeout(RECORD_TIMEOUT, put).await.is_err() {
+                tracing::warn!(%upstream, %tool, "the quarantine is not on record yet");
+            }
+        }
+    }
+
+    fn failed(&self, error: UpstreamError) -> NotReady {
+        let why = error.to_string();
+        self.change(|standing| standing.state = State::Failed { why });
+        NotReady::Failed(error)
+    }
+
+    /// Changes the standing. Readers never wait.
+    fn change<T>(&self, change: impl FnOnce(&mut Standing) -> T) -> T {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut standing = Standing::clone(&self.standing.load());
+        let done = change(&mut standing);
+        self.standing.store(Arc::new(standing));
+        done
+    }
+
+    /// Looks at the upstream unasked; says when to look again.
+    async fn look(&self) -> Duration {
+        if !self.is_open || !self.is_attended.load(Ordering::Relaxed) {
+            return self.recheck; // a call looks, with what it shows
+        }
+        let looked = match self.pool.take(Era::Stateless, &Map::new(), None).await {
+            Ok(taken) => self.check(&taken).await.map(drop),
+            Err(error) => Err(self.failed(error)),
+        };
+        match looked {
+            Ok(()) => self.recheck,
+            Err(error) => {
+                tracing::debug!(upstream = %self.name, %error, "the upstream could not be looked at");
+                self.recheck.min(RETRY)
+            }
+        }
+    }
+}
+
+fn judge_tool(listing: &[Map<String, Value>], pin: &PinnedTool, now: Timestamp) -> Option<Arc<Quarantine>> {
+    let (why, found) = match fit(listing, &pin.tool, pin.definition) {
+        Fit::Fits => return None,
+        // Servers offer some tools only to those who can be asked what these tools ask.
+        Fit::Missing if !pin.asks.is_empty() => return None,
+        Fit::Missing => (Why::Missing, None),
+        Fit::Ambiguous => (Why::Ambiguous, None),
+        Fit::Changed(found) => (Why::Changed, Some(found)),
+    };
+    let difference = found.and_then(|found| {
+        let text = read_reviewed(pin.reviewed.as_deref()?)?;
+        let reviewed: Map<String, Value> = serde_json::from_str(&text).ok()?;
+        // A file that is not what was pinned says nothing of what changed.
+        (definition_digest(&reviewed) == pin.definition)
+            .then(|| difference(&Value::Object(reviewed), &Value::Object(found.clone())))
+    });
+    Some(Arc::new(Quarantine { why, since: now, found: found.map(definition_digest), difference }))
+}
+
+fn read_reviewed(path: &Path) -> Option<String> {
+    let length = fs::metadata(path).ok()?.len();
+    if length > REVIEWED_BYTES_MAX { None } else { fs::read_to_string(path).ok() }
+}
+
+/// Hears what an upstream says of itself, and looks at it from time to time, for as long as it is there.
+async fn attend(upstream: Weak<Upstream>, wake: Arc<Notify>, mut heard: mpsc::Receiver<Event>) {
+    let mut pause = Duration::ZERO;
+    loop {
+        let event = tokio::select! {
+            event = heard.recv() => match event {
+                Some(event) => Some(event),
+                None => return,
+            },
+            () = wake.notified() => None,
+            () = time::sleep(pause) => None,
+        };
+        let Some(upstream) = upstream.upgrade() else { return };
+        match event {
+            Some(Event::ListChanged("tools")) => drop(upstream.generation.fetch_add(1, Ordering::AcqRel)),
+            Some(Event::ListChanged(_) | Event::ResourceUpdated(_)) => continue,
+            Some(Event::Closed) | None => {}
+        }
+        pause = upstream.look().await;
+    }
+}
