@@ -143,7 +143,7 @@ impl Streams {
 impl Stream {
     /// Serves the protocol until the stream ends, by whatever way.
     async fn serve(self: Arc<Self>, wire: Wire, streams: Arc<Streams>) {
-        let handler = Handler::new(Arc::clone(&self.gateway), Peer::Http);
+        let handler = Handler::new(Arc::clone(&self.gateway), Peer::Http).within(Arc::default());
         let protocol = async {
             if let Ok(service) = handler.serve_with_ct(wire, self.ended.child_token()).await {
                 let _ = service.waiting().await;

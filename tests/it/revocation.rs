@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -125,19 +125,23 @@ async fn token(gate: &Listening) -> (String, String, String) {
 /// Clients that call without a pause, each over connections of its own.
 struct Hammering {
     stop: Arc<AtomicBool>,
+    answered: Vec<Arc<AtomicUsize>>,
     tasks: Vec<JoinHandle<Vec<bool>>>,
 }
 
 impl Hammering {
     fn start(gates: &[&Listening], bearer: &str, id: &'static str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let one = |gate: &&Listening| {
+        let answered: Vec<_> = (0..gates.len() * HAMMERS).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+        let one = |(gate, answered): (&&Listening, &Arc<AtomicUsize>)| {
+            let answered = Arc::clone(answered);
             let (stop, mcp, bearer) = (Arc::clone(&stop), gate.mcp.clone(), bearer.to_owned());
             tokio::spawn(async move {
                 let (http, mut answers) = (reqwest::Client::new(), Vec::new());
                 while !stop.load(Ordering::Relaxed) {
                     let carried_out = call(&http, &mcp, &bearer, "get", id).await;
                     answers.push(carried_out);
+                    answered.fetch_add(1, Ordering::Relaxed);
                     if !carried_out {
                         sleep(Duration::from_millis(5)).await;
                     }
@@ -145,8 +149,18 @@ impl Hammering {
                 answers
             })
         };
-        let tasks = gates.iter().flat_map(|gate| (0..HAMMERS).map(move |_| gate)).map(one).collect();
-        Self { stop, tasks }
+        let each = gates.iter().flat_map(|gate| (0..HAMMERS).map(move |_| gate)).zip(&answered);
+        let tasks = each.map(one).collect();
+        Self { stop, answered, tasks }
+    }
+
+    /// Waits until each of them has so many answers.
+    async fn have(&self, answers: usize) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while self.answered.iter().any(|answered| answered.load(Ordering::Relaxed) < answers) {
+            assert!(Instant::now() < until, "{:?}", self.answered);
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn stop(self) -> Vec<Vec<bool>> {
@@ -180,7 +194,8 @@ async fn revoked_under_load(processes: usize) {
     for (id, arguments, falls, other_id, other) in cases {
         let falling = Hammering::start(&all, &falls, id);
         let standing = Hammering::start(&all, &other, other_id);
-        sleep(Duration::from_millis(300)).await;
+        falling.have(3).await;
+        standing.have(3).await;
         let returned = place.revoke(first, arguments);
         sleep(AFTERWARDS).await;
         let (fallen, stood) = (falling.stop().await, standing.stop().await);
