@@ -302,11 +302,15 @@ impl Catalog {
         match kind {
             CallKind::Tool { name, .. } => self.tools.get(name.as_str()),
             CallKind::Resource { uri, .. } => self.resource(uri),
-            CallKind::Prompt { name, .. } => {
-                let name = ToolName::parse(name).ok()?;
-                self.prompts.get(&ToolName::reserved("prompt", &name))
-            }
+            CallKind::Prompt { name, .. } => self.prompt(name),
         }
+    }
+
+    /// The prompt of a name, whoever may see it.
+    #[must_use]
+    pub fn prompt(&self, name: &str) -> Option<&Arc<Tool>> {
+        let name = ToolName::parse(name).ok()?;
+        self.prompts.get(&ToolName::reserved("prompt", &name))
     }
 
     /// The resource with a URI; else the first template, by name, that stands for it.
