@@ -268,7 +268,14 @@ mod tests {
     fn arguments_are_texts_and_no_others_are_let_in() {
         let tool = prompt(WHOLE).unwrap().into_tool();
         assert_eq!((tool.tool.as_str(), tool.reach), ("prompt:review", Reach::None));
-        insta::assert_snapshot!(Value::Object(tool.input), @r#"{"additionalProperties":false,"properties":{"code":{"maxLength":16384,"type":"string"},"style":{"maxLength":16384,"type":"string"}},"required":["code"],"type":"object"}"#);
+        let text = json!({ "type": "string", "maxLength": ARGUMENT_CHARS_MAX });
+        let expected = json!({
+            "type": "object",
+            "properties": { "code": text, "style": text },
+            "required": ["code"],
+            "additionalProperties": false,
+        });
+        assert_eq!(Value::Object(tool.input), expected);
     }
 
     #[test]

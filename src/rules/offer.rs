@@ -119,3 +119,123 @@ pub(super) fn ambiguous(files: &Files, problems: &mut Vec<Problem>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        credential::LiveSecrets,
+        manifest::{ClientsFile, FloorsFile, read},
+        rules::{Rules, Secrets},
+    };
+
+    const RESOURCE: &str = "resource: page\ntemplate: 'docs://{page}'\ndescription: d\nbackend: { mcp: { upstream: up, definition: 'sha256:0000000000000000000000000000000000000000000000000000000000000000' } }\n";
+    const PROMPT: &str = "prompt: review\ndescription: d\narguments: [{ name: code, required: true }]\nbackend: { text: { messages: [{ role: user, text: 'Review {code}' }] } }\n";
+
+    fn tool(path: &str, text: &str) -> (Source, ToolManifest) {
+        let source = Source { path: path.into(), text: text.into() };
+        let manifest = if text.starts_with("resource:") {
+            read(&source).map(ResourceManifest::into_tool)
+        } else {
+            read(&source).map(PromptManifest::into_tool)
+        };
+        (source, manifest.unwrap())
+    }
+
+    fn build(manifests: Vec<(Source, ToolManifest)>, policy: &str, floors: &str) -> (Option<Rules>, String) {
+        fn typed<T: serde::de::DeserializeOwned>(path: &str, text: &str) -> (Source, T) {
+            let source = Source { path: path.into(), text: text.into() };
+            let value = read(&source).unwrap();
+            (source, value)
+        }
+        let files = Files {
+            server: typed(
+                "callgate.yaml",
+                "upstreams: { up: { http: { url: 'https://example.com/mcp' } } }\n",
+            ),
+            tools: manifests,
+            clients: typed::<ClientsFile>("clients.yaml", CLIENTS),
+            floors: typed::<FloorsFile>("tools.yaml", floors),
+            policies: vec![Source { path: "p.cedar".into(), text: policy.into() }],
+            cases: vec![],
+        };
+        let live = LiveSecrets::default();
+        let (rules, problems) = Rules::build(&files, String::new(), Path::new(""), Secrets::Unread, &live);
+        let said = problems.iter().map(|it| format!("{:?} {}", it.place, it.message));
+        (rules, said.collect::<Vec<_>>().join("\n"))
+    }
+
+    const POLICY: &str = "permit (principal, action in Action::\"gate:read-resource\", resource) when { context.args.uri like \"docs://*\" };\npermit (principal, action == Action::\"prompt:review\", resource == Service::\"gate:project\") when { context.args.code != \"\" };";
+    const CLIENTS: &str = "clients: { bot: { owner: dana, resources: ['docs://*'], prompts: ['*'] } }\n";
+
+    #[test]
+    fn policies_speak_of_resources_and_prompts() {
+        let (rules, said) =
+            build(vec![tool("r.yaml", RESOURCE), tool("p.yaml", PROMPT)], POLICY, "unlisted: trust-claims\n");
+        assert_eq!(said, "");
+        assert!(rules.is_some());
+    }
+
+    #[test]
+    fn what_nobody_accepted_is_hidden_and_what_was_accepted_is_accepted_as_it_was() {
+        let manifests = || vec![tool("r.yaml", RESOURCE), tool("p.yaml", PROMPT)];
+        insta::assert_snapshot!(build(manifests(), "", "{}\n").1, @r#"
+        Key("/clients/bot") the client `bot` has no tools
+        Pointer("/prompt") the prompt `review` is hidden from everybody: nobody accepted it
+        Pointer("/resource") the resource `page` is hidden from everybody: nobody accepted it
+        "#);
+        let wrong = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+        let floors = format!(
+            "resources: {{ page: {{ digest: '{wrong}' }} }}\nprompts: {{ review: {{ reach: external }}, gone: {{}} }}\n"
+        );
+        insta::assert_snapshot!(build(manifests(), "", &floors).1, @r#"
+        Pointer("/reach") `review` claims `reach: none`, weaker than the accepted `external`
+        Pointer("/resource") the definition of `page` is not the one that was accepted
+        Key("/clients/bot") the client `bot` has no tools
+        Key("/prompts/gone") there is no prompt `gone`
+        "#);
+    }
+
+    #[test]
+    fn everything_that_is_wrong_with_an_offer_is_said_at_once() {
+        let mut said = Vec::new();
+        for text in [
+            RESOURCE.replace("template:", "uri: 'docs://a'\ntemplate:"),
+            RESOURCE.replace("template: 'docs://{page}'\n", ""),
+            RESOURCE.replace("{page}", "{page}/{page}"),
+            RESOURCE.replace("mcp: { upstream: up, definition: 'sha256:0000000000000000000000000000000000000000000000000000000000000000' }", "file: { path: a }"),
+            RESOURCE.replace("description: d", "description: \"d\\u202E\""),
+            PROMPT.replace("{code}", "{coed}"),
+            PROMPT.replace("{ name: code, required: true }", "{ name: code }, { name: code }"),
+            PROMPT.replace("description: d", "description: ' '\ncredential: key"),
+        ] {
+            said.push(build(vec![tool("a.yaml", &text)], "", "unlisted: trust-claims\n").1);
+        }
+        let twice = vec![tool("a.yaml", RESOURCE), tool("b.yaml", &RESOURCE.replace("page\n", "other\n"))];
+        said.push(build(twice, "", "unlisted: trust-claims\n").1);
+        insta::assert_snapshot!(said.join("\n--\n").replace("\nKey(\"/clients/bot\") the client `bot` has no tools", ""), @r#"
+        Key("/template") `page` has both `uri` and `template`: keep the one that is meant
+        --
+        File `page` has neither `uri` nor `template`
+        --
+        Pointer("/template") the variable `page` stands there twice
+        --
+        Key("/backend/file") one file has one `uri`
+        --
+        Pointer("/description") the text holds 1 bidi control, which no reader sees
+        --
+        Pointer("/backend/text/messages/0/text") `{coed}` is no argument
+        Pointer("/arguments/0") no message holds the argument `code`
+        --
+        Pointer("/arguments/1/name") there are two arguments `code`
+        --
+        Pointer("/description") the `description` is empty
+        Key("/credential") nobody is shown the credential
+        Pointer("/credential") there is no credential `key`
+        --
+        Pointer("/template") `docs://{page}` is the resource `page` already
+        "#);
+    }
+}
