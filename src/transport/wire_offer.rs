@@ -135,7 +135,9 @@ fn answered(
             if let (Some(data), Some(record)) = (data.as_object_mut(), record) {
                 data.insert("callgate/record".into(), Value::String(record));
             }
-            Err(ErrorData::new(REFUSED, message, Some(data)))
+            // Arguments that do not fit are the protocol's own case (MCP 2026-07-28 prompts, "Error Handling").
+            let number = if code == "arguments" { ErrorCode::INVALID_PARAMS } else { REFUSED };
+            Err(ErrorData::new(number, message, Some(data)))
         }
     }
 }
