@@ -338,6 +338,7 @@ impl Handler {
         if !SPOKEN.contains(&method.as_str()) {
             return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None));
         }
+        self.spoken(&method)?;
         let message = "the parameters do not fit the method";
         let said = |key: &str| {
             let said = params.as_ref().and_then(|params| params.get(key)).and_then(Value::as_str);

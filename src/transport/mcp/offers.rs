@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rmcp::{
     ErrorData, RoleServer,
     model::{
-        CacheScope, GetPromptRequestParams, GetPromptResponse, ListPromptsResult,
+        CacheScope, ErrorCode, GetPromptRequestParams, GetPromptResponse, ListPromptsResult,
         ListResourceTemplatesResult, ListResourcesResult, PaginatedRequestParams, ReadResourceRequestParams,
         ReadResourceResponse,
     },
@@ -27,11 +27,24 @@ type Context = RequestContext<RoleServer>;
 type Cursor = Option<PaginatedRequestParams>;
 
 impl Handler {
+    /// A method of what the release has none of is none that is spoken here.
+    pub(super) fn spoken(&self, method: &str) -> Result<(), ErrorData> {
+        let (has_resources, has_prompts) = self.gateway.rules().catalog.offers();
+        let is_spoken = match method.split_once('/') {
+            Some(("resources", _)) => has_resources,
+            Some(("prompts", _)) => has_prompts,
+            _ => true,
+        };
+        let error = || ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method.to_owned(), None);
+        if is_spoken { Ok(()) } else { Err(error()) }
+    }
+
     pub(super) async fn resources(
         &self,
         cursor: Cursor,
         context: Context,
     ) -> Result<ListResourcesResult, ErrorData> {
+        self.spoken("resources/list")?;
         let (all, digest) = self.readable(&context).await?;
         let fixed = all.into_iter().filter(|tool| !is_template(tool)).collect();
         let (some, next) = paged(&digest, fixed, cursor)?;
@@ -48,6 +61,7 @@ impl Handler {
         cursor: Cursor,
         context: Context,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        self.spoken("resources/templates/list")?;
         let (all, digest) = self.readable(&context).await?;
         let templates = all.into_iter().filter(is_template).collect();
         let (some, next) = paged(&digest, templates, cursor)?;
@@ -64,6 +78,7 @@ impl Handler {
         cursor: Cursor,
         context: Context,
     ) -> Result<ListPromptsResult, ErrorData> {
+        self.spoken("prompts/list")?;
         let shown = self.shown(&context);
         let digest = self.gateway.rules().digest.clone();
         let all = self.gateway.list_prompts(&shown.proof, shown.origin.source).await.map_err(|_| nobody())?;
@@ -81,6 +96,7 @@ impl Handler {
         request: ReadResourceRequestParams,
         context: Context,
     ) -> Result<ReadResourceResponse, ErrorData> {
+        self.spoken("resources/read")?;
         let ReadResourceRequestParams { uri, input_responses, request_state, .. } = request;
         let again = Again { responses: input_responses, state: request_state };
         wire_read(self.carry(CallKind::resource(uri), again, context).await?)
@@ -91,6 +107,7 @@ impl Handler {
         request: GetPromptRequestParams,
         context: Context,
     ) -> Result<GetPromptResponse, ErrorData> {
+        self.spoken("prompts/get")?;
         let GetPromptRequestParams { name, arguments, input_responses, request_state, .. } = request;
         let description =
             self.gateway.rules().catalog.prompt(&name).map(|tool| tool.manifest().description.clone());
