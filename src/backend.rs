@@ -10,6 +10,7 @@ mod error;
 mod executed;
 mod http;
 mod mcp;
+mod own;
 mod response;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
@@ -76,7 +77,9 @@ impl Answer {
     pub(crate) fn json(&self) -> &Value {
         match &self.body {
             Body::Json(value) => value,
-            Body::Tool(_) | Body::Questions(_) => panic!("no answer of an HTTP API"),
+            Body::Tool(_) | Body::Questions(_) | Body::Contents(_) | Body::Prompt(_) => {
+                panic!("no answer of an HTTP API")
+            }
         }
     }
 }
@@ -90,6 +93,19 @@ pub enum Body {
     Tool(ToolResult),
     /// What another MCP server asks the caller before it goes on.
     Questions(Questions),
+    /// The contents of a resource, as they came.
+    Contents(Vec<Value>),
+    /// The messages of a prompt.
+    Prompt(PromptResult),
+}
+
+/// The messages of a prompt (MCP 2026-07-28 prompts).
+#[derive(Clone, PartialEq)]
+pub struct PromptResult {
+    /// What it is for.
+    pub description: Option<String>,
+    /// The messages, as they came.
+    pub messages: Vec<Value>,
 }
 
 /// The result of a tool of another MCP server (MCP 2026-07-28 tools, "Tool Result").

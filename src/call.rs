@@ -89,6 +89,8 @@ pub enum CallKind {
     Resource {
         /// The resource's URI.
         uri: String,
+        /// The same, as the guards see it: the argument `uri`.
+        arguments: Arguments,
     },
     /// A prompt get (MCP `prompts/get`).
     Prompt {
@@ -100,12 +102,19 @@ pub enum CallKind {
 }
 
 impl CallKind {
+    /// A read of the resource with this URI.
+    #[must_use]
+    pub fn resource(uri: String) -> Self {
+        let arguments = Map::from_iter([("uri".to_owned(), Value::String(uri.clone()))]);
+        Self::Resource { uri, arguments: arguments.into() }
+    }
+
     /// The name of what is asked for, as it was sent.
     #[must_use]
     pub fn target(&self) -> &str {
         match self {
             Self::Tool { name, .. } | Self::Prompt { name, .. } => name,
-            Self::Resource { uri } => uri,
+            Self::Resource { uri, .. } => uri,
         }
     }
 
@@ -119,12 +128,13 @@ impl CallKind {
         }
     }
 
-    /// The arguments, where the kind has any.
+    /// The arguments.
     #[must_use]
-    pub const fn arguments(&self) -> Option<&Arguments> {
+    pub const fn arguments(&self) -> &Arguments {
         match self {
-            Self::Tool { arguments, .. } | Self::Prompt { arguments, .. } => Some(arguments),
-            Self::Resource { .. } => None,
+            Self::Tool { arguments, .. }
+            | Self::Prompt { arguments, .. }
+            | Self::Resource { arguments, .. } => arguments,
         }
     }
 }

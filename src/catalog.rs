@@ -18,7 +18,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use crate::{
     call::{CallKind, Facts, Passed, Refusal, Stage, ToolFacts},
     identity::{Caller, Client, Clients, Identified},
-    manifest::{ClientName, Place, Problem, Scope, Source, ToolName, join_pointer},
+    manifest::{ClientName, Offer, Place, Problem, Scope, Source, ToolName, join_pointer},
 };
 
 pub use mirrored::{Mirrored, mirrored};
@@ -68,15 +68,17 @@ pub enum AdmitError {
         tool: String,
     },
     /// The tool exists, and not for this caller.
-    #[error("tool `{tool}` is not on the allowlist of `{caller}`")]
+    #[error("{kind} `{target}` is not on the allowlist of `{caller}`")]
     NotListed {
-        /// The name, as it was sent.
-        tool: String,
+        /// What it is: a tool, a resource or a prompt.
+        kind: &'static str,
+        /// Its name or URI, as it was sent.
+        target: String,
         /// The client.
         caller: ClientName,
     },
     /// The tool is listed, and the caller lacks scopes for it.
-    #[error("tool `{}` needs scope {}, which `{caller}` does not hold", tool.name(), ticked(missing))]
+    #[error("{} needs scope {}, which `{caller}` does not hold", tool.manifest().said(), ticked(missing))]
     MissingScope {
         /// The tool.
         tool: Arc<Tool>,
@@ -85,13 +87,13 @@ pub enum AdmitError {
         /// The client.
         caller: ClientName,
     },
-    /// There are no resources.
+    /// No resource has this URI.
     #[error("unknown resource `{uri}`")]
     UnknownResource {
         /// The URI, as it was sent.
         uri: String,
     },
-    /// There are no prompts.
+    /// No prompt has this name.
     #[error("unknown prompt `{name}`")]
     UnknownPrompt {
         /// The name, as it was sent.
@@ -118,12 +120,14 @@ impl Refusal for AdmitError {
     }
     fn public_message(&self) -> String {
         match self {
-            // A tool off the caller's allowlist reads like one that does not exist.
-            Self::UnknownTool { tool } | Self::NotListed { tool, .. } => format!("unknown tool `{tool}`"),
+            // What is off the caller's allowlist reads like what does not exist.
+            Self::NotListed { kind, target, .. } => format!("unknown {kind} `{target}`"),
             Self::MissingScope { tool, .. } => {
-                format!("tool `{}` needs scope {}", tool.name(), ticked(&tool.manifest().scopes))
+                format!("{} needs scope {}", tool.manifest().said(), ticked(&tool.manifest().scopes))
             }
-            Self::UnknownResource { .. } | Self::UnknownPrompt { .. } => self.to_string(),
+            Self::UnknownTool { .. } | Self::UnknownResource { .. } | Self::UnknownPrompt { .. } => {
+                self.to_string()
+            }
         }
     }
     fn describe(&self, facts: &mut Facts) {
@@ -138,7 +142,7 @@ fn cut(name: &str) -> String {
     name.chars().take(128).collect()
 }
 
-/// What a tool is to a caller.
+/// What a tool, a resource or a prompt is to a caller.
 enum Admission<'a> {
     Unknown,
     NotListed,
@@ -146,46 +150,74 @@ enum Admission<'a> {
     Admitted(&'a Arc<Tool>),
 }
 
-/// The tools of one release, and which of them exist for whom.
+/// The tools, resources and prompts of one release, and which of them exist for whom.
 #[derive(Debug, Default)]
 pub struct Catalog {
     tools: BTreeMap<ToolName, Arc<Tool>>,
-    views: HashMap<ClientName, HashSet<ToolName>>,
+    resources: BTreeMap<ToolName, Arc<Tool>>,
+    prompts: BTreeMap<ToolName, Arc<Tool>>,
+    views: HashMap<ClientName, View>,
+}
+
+/// What exists for a client.
+#[derive(Debug, Default)]
+struct View {
+    /// By the names that the guards use.
+    listed: HashSet<ToolName>,
+    /// Which URIs it may read.
+    uris: GlobSet,
 }
 
 impl Catalog {
-    /// The tools, and for each client those that its allowlist names.
+    /// What there is, and for each client what its allowlists name.
     #[must_use]
-    pub fn build(tools: Vec<Tool>, clients: &Clients, source: &Source) -> (Self, Vec<Problem>) {
-        let tools: BTreeMap<_, _> =
-            tools.into_iter().map(|tool| (tool.name().clone(), Arc::new(tool))).collect();
-        let mut views = HashMap::new();
+    pub fn build(offers: Vec<Tool>, clients: &Clients, source: &Source) -> (Self, Vec<Problem>) {
+        let mut catalog = Self::default();
+        for tool in offers {
+            let all = match &tool.manifest().offer {
+                Offer::Tool => &mut catalog.tools,
+                Offer::Resource(_) => &mut catalog.resources,
+                Offer::Prompt(_) => &mut catalog.prompts,
+            };
+            all.insert(tool.name().clone(), Arc::new(tool));
+        }
         let mut problems = Vec::new();
         for client in clients.iter() {
-            let allowlist = allowlist(client, source, &mut problems);
-            let view =
-                tools.values().filter(|tool| tool.is_visible() && allowlist.is_match(tool.name().as_str()));
-            views.insert(client.name().clone(), view.map(|tool| tool.name().clone()).collect());
+            let spec = client.spec();
+            let mut globs =
+                |key, patterns: &[String]| allowlist(client, key, patterns, source, &mut problems);
+            let (tools, uris) = (globs("tools", &spec.tools), globs("resources", &spec.resources));
+            let prompts = globs("prompts", &spec.prompts);
+            let is_listed = |tool: &Tool| match &tool.manifest().offer {
+                Offer::Tool => tools.is_match(tool.name().as_str()),
+                Offer::Resource(resource) => uris.is_match(resource.written()),
+                Offer::Prompt(prompt) => prompts.is_match(prompt.prompt.as_str()),
+            };
+            let listed = catalog.everything().filter(|tool| tool.is_visible() && is_listed(tool));
+            let listed = listed.map(|tool| tool.name().clone()).collect();
+            catalog.views.insert(client.name().clone(), View { listed, uris });
         }
-        (Self { tools, views }, problems)
+        (catalog, problems)
     }
 
-    /// Admits a call to a tool that exists for its caller and whose scopes it holds.
+    /// Admits a call to what exists for its caller and whose scopes it holds.
     ///
     /// # Errors
     /// When it does not exist for the caller, or the caller lacks a scope.
     pub fn admit(&self, identified: Identified) -> Result<Admitted, AdmitError> {
-        let name = match &identified.kind {
-            CallKind::Tool { name, .. } => name,
-            CallKind::Resource { uri } => return Err(AdmitError::UnknownResource { uri: cut(uri) }),
-            CallKind::Prompt { name, .. } => return Err(AdmitError::UnknownPrompt { name: cut(name) }),
-        };
+        let target = || cut(identified.kind.target());
         let client = identified.caller().client();
-        match self.admission(identified.caller(), name) {
-            Admission::Unknown => Err(AdmitError::UnknownTool { tool: cut(name) }),
-            Admission::NotListed => {
-                Err(AdmitError::NotListed { tool: cut(name), caller: client.name().clone() })
-            }
+        match self.admission(identified.caller(), &identified.kind) {
+            Admission::Unknown => Err(match &identified.kind {
+                CallKind::Tool { .. } => AdmitError::UnknownTool { tool: target() },
+                CallKind::Resource { .. } => AdmitError::UnknownResource { uri: target() },
+                CallKind::Prompt { .. } => AdmitError::UnknownPrompt { name: target() },
+            }),
+            Admission::NotListed => Err(AdmitError::NotListed {
+                kind: identified.kind.word(),
+                target: target(),
+                caller: client.name().clone(),
+            }),
             Admission::StepUp(tool, missing) => Err(AdmitError::MissingScope {
                 tool: Arc::clone(tool),
                 missing,
@@ -201,29 +233,39 @@ impl Catalog {
     /// Whether a call lacks nothing but scopes.
     #[must_use]
     pub fn needs_step_up(&self, caller: &Caller, kind: &CallKind) -> bool {
-        matches!(kind, CallKind::Tool { name, .. } if matches!(self.admission(caller, name), Admission::StepUp(..)))
+        matches!(self.admission(caller, kind), Admission::StepUp(..))
     }
 
     /// The tools that exist for a caller, by name: those it may call, and those a step-up may unlock.
     pub fn list<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = &'a Arc<Tool>> {
-        self.tools.values().filter(move |tool| {
-            matches!(
-                self.admission(caller, tool.name().as_str()),
-                Admission::Admitted(_) | Admission::StepUp(..)
-            )
-        })
+        self.tools.values().filter(|tool| self.is_listed(caller, tool))
+    }
+
+    /// The resources that exist for a caller, by name, the templates among them.
+    pub fn list_resources<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = &'a Arc<Tool>> {
+        self.resources.values().filter(|tool| self.is_listed(caller, tool))
+    }
+
+    /// The prompts that exist for a caller, by name.
+    pub fn list_prompts<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = &'a Arc<Tool>> {
+        self.prompts.values().filter(|tool| self.is_listed(caller, tool))
     }
 
     /// The tools on a client's allowlist, by name.
     pub fn allowed<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = &'a Arc<Tool>> {
+        self.allowed_all(client).filter(|tool| matches!(tool.manifest().offer, Offer::Tool))
+    }
+
+    /// The same, with the resources and prompts on its allowlists.
+    pub fn allowed_all<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = &'a Arc<Tool>> {
         let view = self.views.get(client.name());
-        self.tools.values().filter(move |tool| view.is_some_and(|view| view.contains(tool.name())))
+        self.everything().filter(move |tool| view.is_some_and(|view| view.listed.contains(tool.name())))
     }
 
     /// The tool of a name, if it exists for a caller: the same question as `list` asks.
     #[must_use]
     pub fn visible(&self, caller: &Caller, name: &str) -> Option<&Arc<Tool>> {
-        match self.admission(caller, name) {
+        match self.admission_of(caller, self.tools.get(name), None) {
             Admission::Admitted(tool) | Admission::StepUp(tool, _) => Some(tool),
             Admission::Unknown | Admission::NotListed => None,
         }
@@ -234,16 +276,76 @@ impl Catalog {
         self.tools.values()
     }
 
-    /// The tool of a name, whoever may see it.
+    /// Whether there is any resource, and any prompt.
     #[must_use]
-    pub fn tool(&self, name: &ToolName) -> Option<&Arc<Tool>> {
-        self.tools.get(name)
+    pub fn offers(&self) -> (bool, bool) {
+        (!self.resources.is_empty(), !self.prompts.is_empty())
     }
 
-    /// The one place that decides what a tool is to a caller.
-    fn admission(&self, caller: &Caller, name: &str) -> Admission<'_> {
-        let Some(tool) = self.tools.get(name) else { return Admission::Unknown };
-        let listed = self.views.get(caller.client().name()).is_some_and(|view| view.contains(name));
+    /// The tool, resource or prompt of a name that the guards use, whoever may see it.
+    #[must_use]
+    pub fn tool(&self, name: &ToolName) -> Option<&Arc<Tool>> {
+        self.tools.get(name).or_else(|| self.resources.get(name)).or_else(|| self.prompts.get(name))
+    }
+
+    fn everything(&self) -> impl Iterator<Item = &Arc<Tool>> {
+        self.tools.values().chain(self.resources.values()).chain(self.prompts.values())
+    }
+
+    fn is_listed(&self, caller: &Caller, tool: &Arc<Tool>) -> bool {
+        let admission = self.admission_of(caller, Some(tool), None);
+        matches!(admission, Admission::Admitted(_) | Admission::StepUp(..))
+    }
+
+    /// What a call asks for, whoever calls.
+    fn find(&self, kind: &CallKind) -> Option<&Arc<Tool>> {
+        match kind {
+            CallKind::Tool { name, .. } => self.tools.get(name.as_str()),
+            CallKind::Resource { uri, .. } => self.resource(uri),
+            CallKind::Prompt { name, .. } => self.prompt(name),
+        }
+    }
+
+    /// The prompt of a name, whoever may see it.
+    #[must_use]
+    pub fn prompt(&self, name: &str) -> Option<&Arc<Tool>> {
+        let name = ToolName::parse(name).ok()?;
+        self.prompts.get(&ToolName::reserved("prompt", &name))
+    }
+
+    /// The resource with a URI; else the first template, by name, that stands for it.
+    fn resource(&self, uri: &str) -> Option<&Arc<Tool>> {
+        let of = |is_template: bool| {
+            self.resources.values().find(move |tool| match &tool.manifest().offer {
+                Offer::Resource(resource) => resource.uri.is_none() == is_template && resource.matches(uri),
+                Offer::Tool | Offer::Prompt(_) => false,
+            })
+        };
+        of(false).or_else(|| of(true))
+    }
+
+    fn admission(&self, caller: &Caller, kind: &CallKind) -> Admission<'_> {
+        let uri = match kind {
+            CallKind::Resource { uri, .. } => Some(uri.as_str()),
+            CallKind::Tool { .. } | CallKind::Prompt { .. } => None,
+        };
+        self.admission_of(caller, self.find(kind), uri)
+    }
+
+    /// The one place that decides what a tool, a resource or a prompt is to a caller. A resource that is read has
+    /// a URI of its own, which has to be on the allowlist; where it is only listed, its name says whether it is.
+    fn admission_of<'a>(
+        &'a self,
+        caller: &Caller,
+        tool: Option<&'a Arc<Tool>>,
+        uri: Option<&str>,
+    ) -> Admission<'a> {
+        let Some(tool) = tool else { return Admission::Unknown };
+        let is_listed = |view: &View| match uri {
+            Some(uri) => tool.is_visible() && view.uris.is_match(uri),
+            None => view.listed.contains(tool.name()),
+        };
+        let listed = self.views.get(caller.client().name()).is_some_and(is_listed);
         if !listed || !caller.is_left(tool.name()) {
             return Admission::NotListed;
         }
@@ -253,16 +355,22 @@ impl Catalog {
     }
 }
 
-/// A client's allowlist, compiled. A pattern that does not compile matches nothing.
-fn allowlist(client: &Client, source: &Source, problems: &mut Vec<Problem>) -> GlobSet {
+/// One of a client's allowlists, compiled. A pattern that does not compile matches nothing.
+fn allowlist(
+    client: &Client,
+    key: &str,
+    patterns: &[String],
+    source: &Source,
+    problems: &mut Vec<Problem>,
+) -> GlobSet {
     let mut globs = GlobSetBuilder::new();
-    for (at, pattern) in client.spec().tools.iter().enumerate() {
+    for (at, pattern) in patterns.iter().enumerate() {
         match Glob::new(pattern) {
             Ok(glob) => {
                 globs.add(glob);
             }
             Err(error) => {
-                let pointer = format!("{}/tools/{at}", join_pointer("/clients", client.name().as_str()));
+                let pointer = format!("{}/{key}/{at}", join_pointer("/clients", client.name().as_str()));
                 let message = format!("the allowlist entry `{pattern}` is not a glob: {}", error.kind());
                 problems.push(
                     Problem::error(source, Place::Pointer(pointer), message)

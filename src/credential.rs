@@ -242,7 +242,7 @@ impl Held {
     ) -> Result<Self, CredentialError> {
         Ok(Self {
             service: spec.service.clone(),
-            tools: spec.tools.iter().cloned().collect(),
+            tools: spec.serves().collect(),
             origin: Origin::new(name, &spec.kind, places)?,
         })
     }

@@ -199,6 +199,35 @@ impl Gateway {
         Ok(rules.catalog.list(&caller).cloned().collect())
     }
 
+    /// The resources that exist for a caller, by name, the templates among them. Spends no budget and leaves no
+    /// record.
+    ///
+    /// # Errors
+    /// When the caller does not prove who it is.
+    pub async fn list_resources(
+        &self,
+        proof: &Proof,
+        source: Option<IpAddr>,
+    ) -> Result<Vec<Arc<Tool>>, IdentityError> {
+        let rules = self.rules.load_full();
+        let caller = self.identities.authenticate(&rules.clients, proof, source, Timestamp::now()).await?;
+        Ok(rules.catalog.list_resources(&caller).cloned().collect())
+    }
+
+    /// The same for prompts.
+    ///
+    /// # Errors
+    /// When the caller does not prove who it is.
+    pub async fn list_prompts(
+        &self,
+        proof: &Proof,
+        source: Option<IpAddr>,
+    ) -> Result<Vec<Arc<Tool>>, IdentityError> {
+        let rules = self.rules.load_full();
+        let caller = self.identities.authenticate(&rules.clients, proof, source, Timestamp::now()).await?;
+        Ok(rules.catalog.list_prompts(&caller).cloned().collect())
+    }
+
     /// Who shows this proof? A failure is counted on record.
     ///
     /// # Errors

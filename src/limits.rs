@@ -130,7 +130,7 @@ impl Limits {
         let mut limits = Self::default();
         for client in clients.iter() {
             limits.clients.insert(client.name().clone(), Budget::new(client.spec().limits.rate));
-            let tools = catalog.allowed(client).filter_map(|tool| {
+            let tools = catalog.allowed_all(client).filter_map(|tool| {
                 Some((tool.name().clone(), Budget::new(Some(tool.manifest().limits.rate?))))
             });
             limits.tools.insert(client.name().clone(), tools.collect());

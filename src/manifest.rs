@@ -13,14 +13,18 @@ mod identity;
 mod listener;
 mod local;
 mod names;
+mod offer;
 mod path;
 mod problem;
+mod prompt;
 mod record;
+mod resource;
 mod secret;
 mod server;
 mod tool;
 mod units;
 mod upstream;
+mod uri;
 mod yaml;
 
 pub use admin::{AdminKeySpec, AdminKeys, AdminListener, LoopbackAddress, SecretDigest};
@@ -45,9 +49,15 @@ pub use names::{
     AttributeName, ClientName, CredentialName, GroupName, IssuerName, KeyId, Label, NameError, RoleName,
     Scope, ServiceName, ToolName, VaultName,
 };
+pub use offer::{FileContent, Offer, OwnBackend, OwnContent, UpstreamKind};
 pub use path::{PathError, PathTemplate, Segment};
 pub use problem::{Place, Problem, Severity, Source, join_pointer};
+pub use prompt::{
+    McpPromptBackend, PromptArgumentSpec, PromptBackend, PromptManifest, PromptMessageSpec, PromptRole,
+    TextBackend,
+};
 pub use record::{BodiesSpec, LogOrigin, RecordSpec, ToolRecord, WitnessSpec};
+pub use resource::{AnswerText, FileBackend, McpResourceBackend, ResourceBackend, ResourceManifest};
 pub use secret::{AppRoleSpec, SecretRef, VaultPath, VaultRef, VaultSpec};
 pub use server::{BaseUrl, Listen, ServerFile, ServiceSpec, StdioListener};
 pub use tool::{
@@ -56,4 +66,5 @@ pub use tool::{
 };
 pub use units::{Age, ByteSize, Rate, TimeSpan, UnitError};
 pub use upstream::{EnvValue, ProgramSpec, RemoteSpec, UpstreamSpec};
+pub use uri::{ResourceUri, UriError, UriTemplate};
 pub use yaml::{Positions, position, read, read_value};

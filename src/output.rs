@@ -17,7 +17,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    backend::{Body, Executed, Questions, ToolResult},
+    backend::{Body, Executed, PromptResult, Questions, ToolResult},
     call::{Facts, Outcome, Passed, PolicyFact, Refusal, Stage},
     credential::LiveSecrets,
     hygiene::{Findings, Hidden, clean_value, inspect_value},
@@ -54,6 +54,10 @@ pub enum Content {
     /// The result of a tool of another MCP server (`content`, `structuredContent`, `isError`), which its
     /// manifest lets out without a schema.
     Result(Value),
+    /// The contents of a resource: a list.
+    Contents(Value),
+    /// The messages of a prompt: a list. What it is for is told by its manifest.
+    Messages(Value),
     /// What the server behind the gate asks the caller before it goes on: there is no answer yet.
     Questions {
         /// The questions, by key.
@@ -68,7 +72,11 @@ impl Content {
     #[must_use]
     pub const fn value(&self) -> &Value {
         match self {
-            Self::Structured(value) | Self::Unchecked(value) | Self::Result(value) => value,
+            Self::Structured(value)
+            | Self::Unchecked(value)
+            | Self::Result(value)
+            | Self::Contents(value)
+            | Self::Messages(value) => value,
             Self::Questions { requests, .. } => requests,
         }
     }
@@ -331,6 +339,9 @@ impl OutputRules {
             Body::Questions(Questions { requests, state }) => {
                 (Value::Object(requests), Form::Questions { state })
             }
+            Body::Contents(contents) => (Value::Array(contents), Form::Contents),
+            // A description that differs from the one that was reviewed has no place beside it.
+            Body::Prompt(PromptResult { messages, .. }) => (Value::Array(messages), Form::Messages),
         };
         let hidden = reveal(executed.tool().manifest().text.answers, &mut answer).map_err(|hidden| {
             let schema = rule.checked.as_ref().map(|checked| Arc::clone(&checked.schema));
@@ -352,6 +363,14 @@ impl OutputRules {
             Form::Result { is_error } => {
                 released.dropped = bare(&mut answer, is_error, rule.checked.as_ref())?;
                 Content::Result(answer)
+            }
+            Form::Contents => {
+                released.dropped = of_list(&mut answer, blocks::prune_contents)?;
+                Content::Contents(answer)
+            }
+            Form::Messages => {
+                released.dropped = of_list(&mut answer, blocks::prune_messages)?;
+                Content::Messages(answer)
             }
             Form::Questions { state } => Content::Questions { requests: answer, state },
         };
@@ -380,6 +399,10 @@ enum Form {
     Json,
     /// The result of another MCP server's tool, in blocks.
     Result { is_error: bool },
+    /// The contents of a resource.
+    Contents,
+    /// The messages of a prompt.
+    Messages,
     /// Questions to the caller.
     Questions { state: Option<String> },
 }
@@ -416,6 +439,15 @@ fn bare(answer: &mut Value, is_error: bool, checked: Option<&Checked>) -> Result
     }
     let Some(Value::Array(blocks)) = answer.get_mut("content") else { return Ok(0) };
     blocks::prune(blocks).map_err(|BadBlock { at, rule }| OutputError::Block { at, rule })
+}
+
+/// Keeps of the members of a list what may leave.
+fn of_list(
+    answer: &mut Value,
+    prune: fn(&mut [Value]) -> Result<usize, BadBlock>,
+) -> Result<usize, OutputError> {
+    let list = answer.as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
+    prune(list).map_err(|BadBlock { at, rule }| OutputError::Block { at, rule })
 }
 
 /// Removes the characters that no reader sees, before anything is decided by what the answer says.

@@ -49,6 +49,8 @@ pub enum Plan {
     Http(HttpPlan),
     /// A call of a tool of another MCP server.
     Mcp(McpPlan),
+    /// Nothing is sent: the project answers by itself.
+    Own,
 }
 
 /// What is sent, but for its credential.
@@ -58,6 +60,8 @@ pub enum Outgoing {
     Http(OutgoingRequest),
     /// A call of a tool of another MCP server, with the arguments as they are.
     Mcp(OutgoingCall),
+    /// Nothing: the project answers by itself.
+    Own,
 }
 
 impl Plan {
@@ -65,6 +69,7 @@ impl Plan {
         Ok(match self {
             Self::Http(plan) => Outgoing::Http(plan.request(arguments)?),
             Self::Mcp(plan) => Outgoing::Mcp(plan.call()),
+            Self::Own => Outgoing::Own,
         })
     }
 
@@ -72,6 +77,7 @@ impl Plan {
         match self {
             Self::Http(plan) => plan.urls(arguments),
             Self::Mcp(plan) => plan.urls(arguments),
+            Self::Own => Vec::new(),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Releases: the files of a project, read from disk and built into rules.
 
+mod resource;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::de::DeserializeOwned;
@@ -10,7 +13,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     credential::LiveSecrets,
-    manifest::{CasesFile, ClientsFile, FloorsFile, Place, Problem, ServerFile, Source, read},
+    manifest::{
+        BackendSpec, CasesFile, ClientsFile, FloorsFile, OwnContent, Place, Problem, PromptManifest,
+        ResourceManifest, ServerFile, Source, ToolManifest, read, read_value,
+    },
     rules::{Files, Rules, Secrets},
 };
 
@@ -96,7 +102,7 @@ impl Reader {
         let tools = self
             .list(&tools, &[".yaml", ".yml"], Depth::All)
             .iter()
-            .filter_map(|path| self.typed(path))
+            .filter_map(|path| self.offer(path))
             .collect();
         let clients = self.typed(&policies.join("clients.yaml"));
         let floors_path = policies.join("tools.yaml");
@@ -115,6 +121,51 @@ impl Reader {
             .collect();
         let clients: (Source, ClientsFile) = clients?;
         Some(Files { server: server?, tools, clients, floors: floors?, policies: cedar, cases })
+    }
+
+    /// What a file of `tools` offers: its first key says what kind of manifest it is.
+    fn offer(&mut self, path: &Path) -> Option<(Source, ToolManifest)> {
+        let source = self.text(path)?;
+        let keys = read_value(&source).ok();
+        let has = |key: &str| keys.as_ref().is_some_and(|keys| keys.get(key).is_some());
+        let manifest = if has("tool") {
+            read(&source)
+        } else if has("resource") {
+            read(&source).map(ResourceManifest::into_tool)
+        } else if has("prompt") {
+            read(&source).map(PromptManifest::into_tool)
+        } else {
+            read(&source)
+        };
+        match manifest {
+            Ok(mut manifest) => {
+                self.read_own(&source, &mut manifest);
+                Some((source, manifest))
+            }
+            Err(problem) => {
+                self.problems.push(*problem);
+                None
+            }
+        }
+    }
+
+    /// Reads the file that a resource is, which is a part of the release from then on.
+    fn read_own(&mut self, source: &Source, manifest: &mut ToolManifest) {
+        let BackendSpec::Own(own) = &mut manifest.backend else { return };
+        let OwnContent::File { path, read } = &mut own.content else { return };
+        match resource::read(&self.base, path) {
+            Ok(bytes) => {
+                self.digest.update(b"resource");
+                self.digest.update([0]);
+                self.digest.update(Sha256::digest(&bytes));
+                *read = Some(Arc::new(resource::content(bytes)));
+            }
+            Err(why) => {
+                let message = format!("`{}` {why}", path.display());
+                let place = Place::Pointer("/backend/file/path".into());
+                self.problems.push(Problem::error(source, place, message));
+            }
+        }
     }
 
     fn typed<T: DeserializeOwned>(&mut self, path: &Path) -> Option<(Source, T)> {

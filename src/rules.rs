@@ -8,6 +8,7 @@ mod egress;
 mod identity;
 mod keywords;
 mod lint;
+mod offer;
 mod shown;
 mod upstream;
 
@@ -26,9 +27,9 @@ use crate::{
     egress::Allowances,
     identity::Clients,
     manifest::{
-        BackendSpec, CasesFile, ClientsFile, FloorsFile, HttpBackend, McpBackend, Place, Problem, ServerFile,
-        ServiceSpec, Severity, Source, TimeSpan, ToolLimits, ToolManifest, ToolName, Unlisted, join_pointer,
-        read_value,
+        BackendSpec, CasesFile, ClientsFile, EgressSpec, FloorsFile, HttpBackend, McpBackend, Offer, Place,
+        Problem, ServerFile, ServiceSpec, Severity, Source, TimeSpan, ToolLimits, ToolManifest, ToolName,
+        Unlisted, join_pointer, read_value,
     },
     output::{Checked, OutputRule, OutputRules, Shape},
     plan::{HttpPlan, McpPlan, Plan, PlanError, Plans},
@@ -103,6 +104,7 @@ impl Rules {
         problems.extend(found);
         let compiled = compile_tools(files, &mut problems);
         lint::references(files, &mut problems);
+        offer::ambiguous(files, &mut problems);
         egress::check(files, &mut problems);
         upstream::check(files, base, secrets, &mut problems);
         identity::check(files, &mut problems);
@@ -163,9 +165,9 @@ fn compile_tools(files: &Files, problems: &mut Vec<Problem>) -> Vec<Compiled> {
     let mut seen: BTreeMap<&ToolName, &Source> = BTreeMap::new();
     for (source, manifest) in &files.tools {
         if let Some(first) = seen.insert(&manifest.tool, source) {
-            let message =
-                format!("the tool `{}` is already defined in `{}`", manifest.tool, first.path.display());
-            problems.push(Problem::error(source, Place::Pointer("/tool".into()), message));
+            let message = format!("the {} is already defined in `{}`", manifest.said(), first.path.display());
+            let place = Place::Pointer(format!("/{}", manifest.offer.word()));
+            problems.push(Problem::error(source, place, message));
             continue;
         }
         let before = problems.len();
@@ -193,21 +195,29 @@ fn accept(files: &Files, source: &Source, manifest: &ToolManifest, problems: &mu
         Value::Null
     });
     let digest = definition_digest(&definition);
-    let Some(floor) = floors.tools.get(&manifest.tool) else {
+    let word = manifest.offer.word();
+    let help = || match manifest.offer {
+        Offer::Tool => format!("run `callgate accept {}`", manifest.tool),
+        _ => {
+            let path = floors_source.path.display();
+            format!("say `{word}s: {{ {}: {{ digest: {digest} }} }}` in `{path}`", manifest.offered())
+        }
+    };
+    let Some(floor) = floors.of(manifest) else {
         let visible = floors.unlisted == Unlisted::TrustClaims;
         if !visible {
             let problem = Problem::warning(
                 source,
-                Place::Pointer("/tool".into()),
-                format!("the tool `{}` is hidden from everybody: nobody accepted it", manifest.tool),
+                Place::Pointer(format!("/{word}")),
+                format!("the {} is hidden from everybody: nobody accepted it", manifest.said()),
             );
-            problems.push(problem.help(format!("run `callgate accept {}`", manifest.tool)));
+            problems.push(problem.help(help()));
         }
         return Tool::new(manifest.clone(), digest, visible);
     };
     let mut weaker = |key: &str, claimed: &str, floor: &str| {
         let message =
-            format!("`{}` claims `{key}: {claimed}`, weaker than the accepted `{floor}`", manifest.tool);
+            format!("`{}` claims `{key}: {claimed}`, weaker than the accepted `{floor}`", manifest.offered());
         let problem = Problem::error(source, Place::Pointer(format!("/{key}")), message);
         problems.push(problem.help(format!(
             "claim at least `{floor}`, or change the floor in `{}`",
@@ -224,9 +234,9 @@ fn accept(files: &Files, source: &Source, manifest: &ToolManifest, problems: &mu
         weaker("yields", manifest.yields.word(), least.word());
     }
     if floor.digest.as_ref().is_some_and(|accepted| *accepted != digest) {
-        let message = format!("the definition of `{}` is not the one that was accepted", manifest.tool);
-        let problem = Problem::error(source, Place::Pointer("/tool".into()), message);
-        problems.push(problem.help(format!("review it, then run `callgate accept {}`", manifest.tool)));
+        let message = format!("the definition of `{}` is not the one that was accepted", manifest.offered());
+        let problem = Problem::error(source, Place::Pointer(format!("/{word}")), message);
+        problems.push(problem.help(format!("review it, then {}", help())));
     }
     Tool::new(manifest.clone(), digest, true)
 }
@@ -287,6 +297,7 @@ fn route(
     let planned = match &manifest.backend {
         BackendSpec::Http(http) => route_to_service(files, source, manifest, http, problems)?,
         BackendSpec::Mcp(mcp) => route_to_upstream(files, manifest, mcp)?,
+        BackendSpec::Own(_) => return Some((Plan::Own, own_route(manifest)?)),
     };
     let report = |errors: Vec<PlanError>| {
         let problem =
@@ -335,6 +346,20 @@ fn route_to_upstream(files: &Files, manifest: &ToolManifest, mcp: &McpBackend) -
     };
     let route = Route { limits, allowances, credential: manifest.credential.clone() };
     Some(McpPlan::compile(&mcp.tool, &manifest.input).map(|plan| (Plan::Mcp(plan), route)))
+}
+
+/// What the project answers is at hand, and as large as its files are.
+fn own_route(manifest: &ToolManifest) -> Option<Route> {
+    let timeout = manifest.limits.timeout.unwrap_or(TimeSpan::from_millis(1_000)).duration();
+    let limits = CallLimits {
+        timeout,
+        head_timeout: timeout,
+        idle_timeout: timeout,
+        response_bytes_max: usize::MAX,
+        response_values_max: usize::MAX,
+    };
+    let allowances = Allowances::new(&EgressSpec::default()).ok()?;
+    Some(Route { limits, allowances, credential: None })
 }
 
 /// A tool can narrow the limits of its service, not widen them.

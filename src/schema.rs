@@ -14,13 +14,9 @@ mod place;
 mod share;
 mod walk;
 
-use std::{
-    collections::HashMap,
-    ops::Deref,
-    sync::{Arc, LazyLock},
-};
+use std::{collections::HashMap, ops::Deref, sync::Arc};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     call::{Arguments, Facts, Passed, Refusal, Stage},
@@ -48,8 +44,7 @@ impl Validated {
     /// The arguments: what was validated is what is sent.
     #[must_use]
     pub fn arguments(&self) -> &Arguments {
-        static NONE: LazyLock<Arguments> = LazyLock::new(|| Map::new().into());
-        self.cleaned.as_ref().or_else(|| self.metered.kind.arguments()).unwrap_or(&NONE)
+        self.cleaned.as_ref().unwrap_or_else(|| self.metered.kind.arguments())
     }
 
     /// A call whose arguments hide nothing, and are not validated yet.

@@ -25,6 +25,7 @@ mod stdio;
 mod tls;
 mod visitor;
 mod wire;
+mod wire_offer;
 
 pub use http::{HttpError, HttpServer};
 pub use listener::problems as listener_problems;

@@ -38,7 +38,7 @@ use crate::{
 
 pub use connection::Connection;
 pub use error::UpstreamError;
-pub use pin::{Difference, Fit, Place, definition_digest, difference, fit, instructions_digest};
+pub use pin::{Difference, Fit, Place, definition_digest, difference, fit, fit_by, instructions_digest};
 pub use pool::{Pool, PoolBounds, Taken};
 pub use program::{EndpointFault, Reached, file_digest, find_program};
 pub use standing::{

@@ -51,9 +51,10 @@ fn tools(files: &Files, upstream: &str) -> Vec<PinnedTool> {
         let BackendSpec::Mcp(mcp) = &manifest.backend else { return None };
         (mcp.upstream.as_str() == upstream).then(|| PinnedTool {
             name: manifest.tool.clone(),
+            kind: mcp.kind,
             tool: mcp.tool.clone(),
             definition: mcp.definition,
-            reviewed: reviewed(&source.path, &format!("{}.json", manifest.tool)),
+            reviewed: reviewed(&source.path, &format!("{}.json", manifest.tool.as_str().replace(':', "-"))),
             asks: mcp.asks.clone(),
         })
     };
@@ -75,7 +76,10 @@ pub(super) async fn put_on_record(mut notices: mpsc::Receiver<Notice>, gateway: 
             id: CallId::random(Timestamp::now()),
             key: None,
             reason: quarantine.why.word().into(),
-            what: format!("tool {tool}"),
+            what: match tool.as_str().split_once(':') {
+                Some((kind, name)) => format!("{kind} {name}"),
+                None => format!("tool {tool}"),
+            },
         };
         let detail = quarantine.difference.as_ref().map(Difference::line);
         let ending = ChangeEnding { outcome: Outcome::Allowed, code: None, detail };

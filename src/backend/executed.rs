@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Answer, BackendError, Backends, Body, CallLimits, TimeLimit, mcp};
+use super::{Answer, BackendError, Backends, Body, CallLimits, TimeLimit, mcp, own};
 use crate::{
     audit::Committed,
     call::{AnswerFacts, Facts, Outcome, Passed, Refusal, Stage},
@@ -282,6 +282,7 @@ impl Backends {
             Outgoing::Http(request) => {
                 backend.carry_out(request, lease.map(Arc::as_ref), left, &committed.cancel, &departure).await
             }
+            Outgoing::Own => own::answer(committed.tool().manifest(), committed.arguments()),
             Outgoing::Mcp(call) => self.call_tool(committed, call, lease, left.timeout, &departure).await,
         };
         if matches!(outcome, Err(BackendError::Fallen { sent: false })) {

@@ -8,13 +8,13 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::{Answer, BackendError, Body, Questions, TimeLimit, ToolResult};
+use super::{Answer, BackendError, Body, PromptResult, Questions, TimeLimit, ToolResult};
 use crate::{
     audit::Committed,
     call::{Era, Relay},
     credential::Lease,
     egress::Departure,
-    manifest::{Ask, McpBackend},
+    manifest::{Ask, McpBackend, UpstreamKind},
     plan::{OutgoingCall, Resumed},
     upstream::{self, Asks, Exchange, NotReady, Taken, UpstreamError, Upstreams, Want},
 };
@@ -49,7 +49,7 @@ pub(super) async fn call(
     let ready = tokio::select! {
         biased;
         () = leaving.committed.cancel.cancelled() => return Err(BackendError::Cancelled { sent: false }),
-        ready = upstreams.ready_for(&backend.upstream, &backend.tool, backend.definition, want) => ready,
+        ready = upstreams.ready_for(&backend.upstream, (backend.kind, &backend.tool), backend.definition, want) => ready,
     };
     let connection = ready.map_err(|error| not_ready(error, leaving.timeout))?;
     let mut resumed = outgoing.resumed().cloned();
@@ -57,7 +57,7 @@ pub(super) async fn call(
         let params = params(backend, leaving.committed, resumed.as_ref());
         let answer = exchange(&connection, params, backend, leaving, deadline).await?;
         let (bytes, peer) = (answer.bytes, answer.peer);
-        let body = read(answer.result).ok_or(BackendError::NotMcp)?;
+        let body = read(backend.kind, answer.result).ok_or(BackendError::NotMcp)?;
         match (body, relay) {
             (Body::Questions(questions), Some(relay)) if relay.era() == Era::Session => {
                 allowed(&questions, &backend.asks)?;
@@ -94,7 +94,7 @@ async fn exchange(
         input_schema: Some(leaving.committed.tool().input_schema()),
         departure: Some(leaving.departure),
     };
-    let answered = connection.request("tools/call", params, exchange).await;
+    let answered = connection.request(backend.kind.method(), params, exchange).await;
     answered.map_err(|error| of_upstream(error, leaving.timeout))
 }
 
@@ -126,8 +126,15 @@ const fn method(ask: Ask) -> &'static str {
 
 fn params(backend: &McpBackend, committed: &Committed, resumed: Option<&Resumed>) -> Map<String, Value> {
     let mut params = Map::new();
-    params.insert("name".into(), Value::String(backend.tool.clone()));
-    params.insert("arguments".into(), committed.arguments().as_value().clone());
+    let arguments = committed.arguments();
+    match backend.kind {
+        // The URI is the one argument that there is.
+        UpstreamKind::Resource | UpstreamKind::Template => params.extend(arguments.as_map().clone()),
+        UpstreamKind::Tool | UpstreamKind::Prompt => {
+            params.insert("name".into(), Value::String(backend.tool.clone()));
+            params.insert("arguments".into(), arguments.as_value().clone());
+        }
+    }
     if let Some(Resumed { responses, state }) = resumed {
         params.insert("inputResponses".into(), Value::Object(responses.clone()));
         params.extend(state.clone().map(|state| ("requestState".to_owned(), Value::String(state))));
@@ -135,22 +142,11 @@ fn params(backend: &McpBackend, committed: &Committed, resumed: Option<&Resumed>
     params
 }
 
-/// Reads a result (MCP 2026-07-28 and 2025-11-25 tools, "Tool Result").
-fn read(mut result: Map<String, Value>) -> Option<Body> {
+/// Reads a result (MCP 2026-07-28 and 2025-11-25: tools, "Tool Result"; resources, "Reading Resources"; prompts,
+/// "Getting a Prompt").
+fn read(kind: UpstreamKind, mut result: Map<String, Value>) -> Option<Body> {
     match result.get("resultType").map(Value::as_str) {
-        None | Some(Some("complete")) => {
-            let content = match result.remove("content") {
-                None => Vec::new(), // older servers leave it out beside structured content
-                Some(Value::Array(content)) => content,
-                Some(_) => return None,
-            };
-            let is_error = match result.remove("isError") {
-                None => false,
-                Some(Value::Bool(is_error)) => is_error,
-                Some(_) => return None,
-            };
-            Some(Body::Tool(ToolResult { content, structured: result.remove("structuredContent"), is_error }))
-        }
+        None | Some(Some("complete")) => complete(kind, result),
         Some(Some("input_required")) => {
             let requests = match result.remove("inputRequests") {
                 None => Map::new(),
@@ -165,6 +161,37 @@ fn read(mut result: Map<String, Value>) -> Option<Body> {
             Some(Body::Questions(Questions { requests, state }))
         }
         Some(_) => None,
+    }
+}
+
+fn complete(kind: UpstreamKind, mut result: Map<String, Value>) -> Option<Body> {
+    match kind {
+        UpstreamKind::Resource | UpstreamKind::Template => match result.remove("contents") {
+            Some(Value::Array(contents)) => Some(Body::Contents(contents)),
+            _ => None,
+        },
+        UpstreamKind::Prompt => {
+            let Some(Value::Array(messages)) = result.remove("messages") else { return None };
+            let description = match result.remove("description") {
+                None => None,
+                Some(Value::String(description)) => Some(description),
+                Some(_) => return None,
+            };
+            Some(Body::Prompt(PromptResult { description, messages }))
+        }
+        UpstreamKind::Tool => {
+            let content = match result.remove("content") {
+                None => Vec::new(), // older servers leave it out beside structured content
+                Some(Value::Array(content)) => content,
+                Some(_) => return None,
+            };
+            let is_error = match result.remove("isError") {
+                None => false,
+                Some(Value::Bool(is_error)) => is_error,
+                Some(_) => return None,
+            };
+            Some(Body::Tool(ToolResult { content, structured: result.remove("structuredContent"), is_error }))
+        }
     }
 }
 
@@ -241,7 +268,22 @@ mod tests {
 
     fn read_of(result: Value) -> Option<Body> {
         let Value::Object(result) = result else { panic!("no result") };
-        read(result)
+        read(UpstreamKind::Tool, result)
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_asked_for() {
+        let contents = json!({ "contents": [{ "uri": "a:b", "text": "t" }] });
+        let messages = json!({ "messages": [], "description": "d" });
+        let read_as = |kind, result: &Value| read(kind, result.as_object().unwrap().clone());
+        for kind in [UpstreamKind::Resource, UpstreamKind::Template] {
+            assert!(matches!(read_as(kind, &contents), Some(Body::Contents(all)) if all.len() == 1));
+            assert!(read_as(kind, &messages).is_none());
+            assert!(read_as(kind, &json!({ "contents": {} })).is_none());
+        }
+        assert!(matches!(read_as(UpstreamKind::Prompt, &messages), Some(Body::Prompt(_))));
+        assert!(read_as(UpstreamKind::Prompt, &contents).is_none());
+        assert!(read_as(UpstreamKind::Prompt, &json!({ "messages": [], "description": 7 })).is_none());
     }
 
     #[test]

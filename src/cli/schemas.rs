@@ -10,7 +10,9 @@ use clap::Args;
 use schemars::schema_for;
 
 use super::output::Printer;
-use crate::manifest::{CasesFile, ClientsFile, FloorsFile, ServerFile, ToolManifest};
+use crate::manifest::{
+    CasesFile, ClientsFile, FloorsFile, PromptManifest, ResourceManifest, ServerFile, ToolManifest,
+};
 
 /// What `schemas` takes.
 #[derive(Debug, Args)]
@@ -21,7 +23,7 @@ pub(super) struct Arguments {
 }
 
 /// The schemas by file name.
-pub(super) fn all() -> [(&'static str, String); 5] {
+pub(super) fn all() -> [(&'static str, String); 7] {
     let text = |schema: schemars::Schema| {
         let mut text = serde_json::to_string_pretty(schema.as_value()).unwrap_or_default();
         text.push('\n');
@@ -29,6 +31,8 @@ pub(super) fn all() -> [(&'static str, String); 5] {
     };
     [
         ("tool.json", text(schema_for!(ToolManifest))),
+        ("resource.json", text(schema_for!(ResourceManifest))),
+        ("prompt.json", text(schema_for!(PromptManifest))),
         ("clients.json", text(schema_for!(ClientsFile))),
         ("accepted-tools.json", text(schema_for!(FloorsFile))),
         ("cases.json", text(schema_for!(CasesFile))),

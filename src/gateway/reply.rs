@@ -91,7 +91,11 @@ impl Reply {
 pub(super) const fn outcome_of(released: &Released) -> Outcome {
     match released.content() {
         Content::Questions { .. } => Outcome::Pending,
-        Content::Structured(_) | Content::Unchecked(_) | Content::Result(_) => Outcome::Allowed,
+        Content::Structured(_)
+        | Content::Unchecked(_)
+        | Content::Result(_)
+        | Content::Contents(_)
+        | Content::Messages(_) => Outcome::Allowed,
     }
 }
 

@@ -89,6 +89,12 @@ pub struct ClientSpec {
     /// The allowlist: names and globs. What is not listed does not exist for it.
     #[serde(default)]
     pub tools: Vec<String>,
+    /// The resources that it may read: URIs and globs over them. A template is listed where its text fits one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<String>,
+    /// The prompts that it may get: names and globs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompts: Vec<String>,
     /// Its attributes.
     #[serde(default)]
     pub attributes: BTreeMap<AttributeName, Value>,

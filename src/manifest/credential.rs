@@ -15,9 +15,26 @@ pub struct CredentialSpec {
     pub service: ServiceName,
     /// The tools that may use it.
     pub tools: Vec<ToolName>,
+    /// The resources whose reads may use it, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<ToolName>,
+    /// The prompts that may use it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompts: Vec<ToolName>,
     /// How it is shown to the service.
     #[serde(rename = "as")]
     pub kind: CredentialKind,
+}
+
+impl CredentialSpec {
+    /// All that may use it, by the names that the guards use.
+    pub fn serves(&self) -> impl Iterator<Item = ToolName> {
+        let of = |kind, names: &[ToolName]| {
+            names.iter().map(|name| ToolName::reserved(kind, name)).collect::<Vec<_>>()
+        };
+        let others = of("resource", &self.resources).into_iter().chain(of("prompt", &self.prompts));
+        self.tools.iter().cloned().chain(others)
+    }
 }
 
 /// How a credential is shown to a service.

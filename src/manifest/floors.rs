@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Effects, Reach, ToolName, Yields};
+use super::{Effects, Offer, Reach, ToolManifest, ToolName, Yields};
 
 /// The accepted tools.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
@@ -18,6 +18,25 @@ pub struct FloorsFile {
     /// The accepted tools by name.
     #[serde(default)]
     pub tools: BTreeMap<ToolName, Floor>,
+    /// The accepted resources and templates of resources by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: BTreeMap<ToolName, Floor>,
+    /// The accepted prompts by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prompts: BTreeMap<ToolName, Floor>,
+}
+
+impl FloorsFile {
+    /// What was accepted of what a manifest offers.
+    #[must_use]
+    pub fn of(&self, manifest: &ToolManifest) -> Option<&Floor> {
+        let floors = match manifest.offer {
+            Offer::Tool => &self.tools,
+            Offer::Resource(_) => &self.resources,
+            Offer::Prompt(_) => &self.prompts,
+        };
+        floors.get(manifest.offered())
+    }
 }
 
 /// What becomes of a tool that nobody accepted.

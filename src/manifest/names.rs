@@ -121,6 +121,22 @@ name!(
 );
 
 impl ToolName {
+    /// The name by which the guards know something that is no tool. No tool can have it: names hold no `:`.
+    pub(crate) fn reserved(kind: &str, name: &Self) -> Self {
+        Self(format!("{kind}:{name}").into())
+    }
+
+    /// Reads a name that the guards use, of a tool or not, as it is kept on record.
+    pub(crate) fn kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let of = |kind: &str| text.strip_prefix(kind)?.strip_prefix(':').map(|name| (kind.to_owned(), name));
+        match of("resource").or_else(|| of("prompt")) {
+            Some((kind, name)) => Self::parse(name).map(|name| Self::reserved(&kind, &name)),
+            None => Self::parse(&text),
+        }
+        .map_err(de::Error::custom)
+    }
+
     /// The dotted prefixes of the name, shortest first: `a.b.c` has `a` and `a.b`.
     pub fn toolsets(&self) -> impl Iterator<Item = &str> {
         let name = self.as_str();
@@ -149,6 +165,13 @@ name!(
     "^[A-Za-z0-9_.-]{1,64}$",
     |text| bounded(text, 64, word)
 );
+impl ServiceName {
+    /// The project itself, where it answers. No service can have the name: names hold no `:`.
+    pub(crate) fn project() -> Self {
+        Self("gate:project".into())
+    }
+}
+
 name!(
     /// A vault named in `callgate.yaml`.
     VaultName,

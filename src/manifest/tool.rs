@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
 use super::{
-    ByteSize, ClientName, CredentialName, Digest, Expectation, Rate, Scope, ServiceName, TimeSpan, ToolName,
-    ToolRecord, join_pointer, path::PathTemplate,
+    ByteSize, ClientName, CredentialName, Digest, Expectation, Offer, OwnBackend, Rate, Scope, ServiceName,
+    TimeSpan, ToolName, ToolRecord, UpstreamKind, join_pointer, path::PathTemplate,
 };
 
 /// One tool: what a client sees of it, and how the gate carries its calls out.
@@ -67,6 +67,27 @@ pub struct ToolManifest {
     /// Calls and what should become of them; `callgate test` runs them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<Example>,
+    /// What it is to clients: resources and prompts pass the guards as tools, made of manifests of their own.
+    #[serde(skip)]
+    pub offer: Offer,
+}
+
+impl ToolManifest {
+    /// The name of what it offers, as clients see it: not the one by which the guards tell all of it apart.
+    #[must_use]
+    pub fn offered(&self) -> &ToolName {
+        match &self.offer {
+            Offer::Tool => &self.tool,
+            Offer::Resource(resource) => &resource.resource,
+            Offer::Prompt(prompt) => &prompt.prompt,
+        }
+    }
+
+    /// What it offers, in words: `` tool `a` ``.
+    #[must_use]
+    pub fn said(&self) -> String {
+        format!("{} `{}`", self.offer.word(), self.offered())
+    }
 }
 
 /// What a call changes, from the most harmless.
@@ -135,6 +156,9 @@ pub enum BackendSpec {
     Http(HttpBackend),
     /// A tool of another MCP server.
     Mcp(McpBackend),
+    /// The project itself: for files and prompts, and not for tools.
+    #[serde(skip)]
+    Own(OwnBackend),
 }
 
 impl BackendSpec {
@@ -144,6 +168,7 @@ impl BackendSpec {
         match self {
             Self::Http(http) => &http.service,
             Self::Mcp(mcp) => &mcp.upstream,
+            Self::Own(own) => &own.service,
         }
     }
 
@@ -153,6 +178,7 @@ impl BackendSpec {
         match self {
             Self::Http(_) => "/backend/http/service",
             Self::Mcp(_) => "/backend/mcp/upstream",
+            Self::Own(_) => "/backend",
         }
     }
 }
@@ -171,6 +197,9 @@ pub struct McpBackend {
     /// What the upstream may ask the caller during a call. Left out, nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<Ask>,
+    /// What it is there: `tool` holds the URI of a resource, or a template, or the name of a prompt.
+    #[serde(skip)]
+    pub kind: UpstreamKind,
 }
 
 /// Something that an upstream may ask a caller.

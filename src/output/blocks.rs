@@ -24,20 +24,61 @@ pub(super) fn prune(blocks: &mut [Value]) -> Result<usize, BadBlock> {
     }
     let mut dropped = 0;
     for (index, block) in blocks.iter_mut().enumerate() {
-        let at = |place: &str| format!("/{index}{place}");
-        let block = block.as_object_mut().ok_or_else(|| BadBlock { at: at(""), rule: "type" })?;
-        let kind = block.get("type").and_then(Value::as_str).unwrap_or_default();
-        let form = FORMS.iter().find(|form| form.kind == kind);
-        let form = form.ok_or_else(|| BadBlock { at: at("/type"), rule: "enum" })?;
-        dropped += form.keep(block).map_err(|(name, rule)| BadBlock { at: at(&format!("/{name}")), rule })?;
-        if let Some(resource) = block.get_mut("resource") {
-            let misfit = |(name, rule)| BadBlock { at: at(&format!("/resource/{name}")), rule };
-            let resource = resource.as_object_mut().ok_or_else(|| misfit(("", "type")))?;
-            dropped += RESOURCE.keep(resource).map_err(misfit)?;
-            if resource.contains_key("text") == resource.contains_key("blob") {
-                return Err(misfit(("text", "oneOf")));
-            }
+        dropped += prune_block(block, &format!("/{index}"))?;
+    }
+    Ok(dropped)
+}
+
+/// The same for the contents of a resource (MCP 2026-07-28 resources, "Resource Contents").
+pub(super) fn prune_contents(contents: &mut [Value]) -> Result<usize, BadBlock> {
+    if contents.len() > BLOCKS_MAX {
+        return Err(BadBlock { at: String::new(), rule: "maxItems" });
+    }
+    let mut dropped = 0;
+    for (index, resource) in contents.iter_mut().enumerate() {
+        dropped += prune_resource(resource, &format!("/{index}"))?;
+    }
+    Ok(dropped)
+}
+
+/// The same for the messages of a prompt, each with one block (MCP 2026-07-28 prompts, "PromptMessage").
+pub(super) fn prune_messages(messages: &mut [Value]) -> Result<usize, BadBlock> {
+    if messages.len() > BLOCKS_MAX {
+        return Err(BadBlock { at: String::new(), rule: "maxItems" });
+    }
+    let mut dropped = 0;
+    for (index, message) in messages.iter_mut().enumerate() {
+        let bad = |place: &str, rule| BadBlock { at: format!("/{index}{place}"), rule };
+        let message = message.as_object_mut().ok_or_else(|| bad("", "type"))?;
+        if !matches!(message.get("role").and_then(Value::as_str), Some("user" | "assistant")) {
+            return Err(bad("/role", "enum"));
         }
+        let before = message.len();
+        message.retain(|name, _| matches!(name.as_str(), "role" | "content"));
+        dropped += before - message.len();
+        let content = message.get_mut("content").ok_or_else(|| bad("/content", "required"))?;
+        dropped += prune_block(content, &format!("/{index}/content"))?;
+    }
+    Ok(dropped)
+}
+
+fn prune_block(block: &mut Value, at: &str) -> Result<usize, BadBlock> {
+    let bad = |place: &str, rule| BadBlock { at: format!("{at}{place}"), rule };
+    let block = block.as_object_mut().ok_or_else(|| bad("", "type"))?;
+    let kind = block.get("type").and_then(Value::as_str).unwrap_or_default();
+    let form = FORMS.iter().find(|form| form.kind == kind);
+    let form = form.ok_or_else(|| bad("/type", "enum"))?;
+    let dropped = form.keep(block).map_err(|(name, rule)| bad(&format!("/{name}"), rule))?;
+    let Some(resource) = block.get_mut("resource") else { return Ok(dropped) };
+    Ok(dropped + prune_resource(resource, &format!("{at}/resource"))?)
+}
+
+fn prune_resource(resource: &mut Value, at: &str) -> Result<usize, BadBlock> {
+    let misfit = |(name, rule)| BadBlock { at: format!("{at}/{name}"), rule };
+    let resource = resource.as_object_mut().ok_or_else(|| misfit(("", "type")))?;
+    let dropped = RESOURCE.keep(resource).map_err(misfit)?;
+    if resource.contains_key("text") == resource.contains_key("blob") {
+        return Err(misfit(("text", "oneOf")));
     }
     Ok(dropped)
 }
@@ -131,6 +172,37 @@ mod tests {
             { "type": "resource", "resource": { "uri": "u", "text": "a" } },
         ]);
         assert_eq!(pruned(blocks), Ok((kept, 4)));
+    }
+
+    #[test]
+    fn messages_and_contents_leave_without_what_the_protocol_does_not_name() {
+        let text = json!({ "type": "text", "text": "a", "x": 1 });
+        let mut messages = [json!({ "role": "user", "content": text, "priority": 1 })];
+        assert_eq!(prune_messages(&mut messages), Ok(2));
+        assert_eq!(messages, [json!({ "role": "user", "content": { "type": "text", "text": "a" } })]);
+        let mut contents =
+            [json!({ "uri": "a:b", "text": "t", "x": 1 }), json!({ "uri": "a:c", "blob": "AA==" })];
+        assert_eq!(prune_contents(&mut contents), Ok(1));
+        assert_eq!(contents[0], json!({ "uri": "a:b", "text": "t" }));
+        for (bad, said) in [
+            (json!({ "role": "system", "content": text }), "/0/role enum"),
+            (json!({ "role": "user" }), "/0/content required"),
+            (json!({ "role": "user", "content": [text] }), "/0/content type"),
+            (json!({ "role": "user", "content": { "type": "video" } }), "/0/content/type enum"),
+            (json!("user"), "/0 type"),
+        ] {
+            let BadBlock { at, rule } = prune_messages(&mut [bad]).unwrap_err();
+            assert_eq!(format!("{at} {rule}"), said);
+        }
+        for (bad, said) in [
+            (json!({ "text": "t" }), "/0/uri required"),
+            (json!({ "uri": "a:b" }), "/0/text oneOf"),
+            (json!({ "uri": "a:b", "text": "t", "blob": "AA==" }), "/0/text oneOf"),
+            (json!(7), "/0/ type"),
+        ] {
+            let BadBlock { at, rule } = prune_contents(&mut [bad]).unwrap_err();
+            assert_eq!(format!("{at} {rule}"), said);
+        }
     }
 
     #[test]

@@ -68,6 +68,7 @@ pub struct DecisionInput {
     facts: CallFacts,
     /// The id of the run. No policy reads it.
     run: String,
+    #[serde(deserialize_with = "ToolName::kept")]
     tool: ToolName,
     v: u32,
 }

@@ -169,6 +169,8 @@ mod tests {
 
         action "effect:write";
 
+        action "gate:get-prompt";
+
         action "gate:keep" appliesTo {
           principal: [Client],
           resource: [Label],
@@ -178,6 +180,8 @@ mod tests {
             user?: User
           }
         };
+
+        action "gate:read-resource";
 
         action "gate:release" appliesTo {
           principal: [Client],
@@ -242,6 +246,6 @@ mod tests {
         }
         let text = fixture.build().cedar_schema().to_owned();
         let (schema, _) = cedar_policy::Schema::from_cedarschema_str(&text).unwrap();
-        assert_eq!(schema.actions().count(), 13 + 6 + 2 + 3);
+        assert_eq!(schema.actions().count(), 13 + 6 + 2 + 2 + 3);
     }
 }

@@ -10,6 +10,11 @@ pub(super) const RELEASE: &str = "gate:release";
 /// May fields with a label be kept in the gate's own store?
 pub(super) const KEEP: &str = "gate:keep";
 
+/// The group of all resources.
+const READ_RESOURCE: &str = "gate:read-resource";
+/// The group of all prompts.
+const GET_PROMPT: &str = "gate:get-prompt";
+
 const EFFECTS: [Effects; 3] = [Effects::Read, Effects::Write, Effects::Destructive];
 const REACHES: [Reach; 3] = [Reach::None, Reach::Internal, Reach::External];
 
@@ -62,12 +67,19 @@ fn uid(kind: &EntityTypeName, name: &str) -> EntityUid {
 
 /// The groups that exist whether or not a tool is in them.
 pub(super) fn standing_groups() -> impl Iterator<Item = String> {
-    EFFECTS.into_iter().map(effect_group).chain(REACHES.into_iter().map(reach_group))
+    let own = [READ_RESOURCE, GET_PROMPT].map(str::to_owned);
+    EFFECTS.into_iter().map(effect_group).chain(REACHES.into_iter().map(reach_group)).chain(own)
 }
 
 /// The groups of one tool.
 pub(super) fn groups(tool: &ToolFacts<'_>) -> Vec<String> {
     let mut groups = vec![effect_group(tool.effects), reach_group(tool.reach)];
+    // What is no tool has a name that no tool can have.
+    match tool.name.as_str().split_once(':') {
+        Some(("resource", _)) => groups.push(READ_RESOURCE.to_owned()),
+        Some(("prompt", _)) => groups.push(GET_PROMPT.to_owned()),
+        _ => {}
+    }
     groups.extend(tool.name.toolsets().map(|prefix| format!("toolset:{prefix}")));
     groups
 }
@@ -95,7 +107,7 @@ mod tests {
     fn all_effects_and_reaches_are_groups() {
         assert_eq!(
             standing_groups().collect::<Vec<_>>().join(" "),
-            "effect:read effect:write effect:destructive reach:none reach:internal reach:external"
+            "effect:read effect:write effect:destructive reach:none reach:internal reach:external gate:read-resource gate:get-prompt"
         );
     }
 }

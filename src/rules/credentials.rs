@@ -134,10 +134,13 @@ pub(super) fn choice(files: &Files, source: &Source, manifest: &ToolManifest, pr
                 let problem = Problem::error(source, place(), format!("there is no credential `{name}`"));
                 problems.push(problem.help(format!("name it under `credentials:` in `{path}`")));
             }
-            Some(spec) if !spec.tools.contains(&manifest.tool) => {
-                let message = format!("the credential `{name}` does not list `{}`", manifest.tool);
+            Some(spec) if !spec.serves().any(|name| name == manifest.tool) => {
+                let message = format!("the credential `{name}` does not list `{}`", manifest.offered());
                 let problem = Problem::error(source, place(), message);
-                problems.push(problem.help(format!("add it to the credential's `tools` in `{path}`")));
+                problems.push(
+                    problem
+                        .help(format!("add it to the credential's `{}s` in `{path}`", manifest.offer.word())),
+                );
             }
             Some(spec) if spec.service != *manifest.backend.service() => {
                 let message = format!("the credential `{name}` belongs to the service `{}`", spec.service);

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::{Files, credentials, keywords, shown, upstream};
+use super::{Files, credentials, keywords, offer, shown, upstream};
 use crate::{
     catalog::{Catalog, LABEL_KEYWORD},
     identity::Clients,
     manifest::{
-        BackendSpec, Deliberate, Effects, HttpBackend, Label, Place, Problem, Source, ToolManifest, Undo,
-        join_pointer,
+        BackendSpec, Deliberate, Effects, HttpBackend, Label, Offer, Place, Problem, Source, ToolManifest,
+        ToolName, Undo, join_pointer,
     },
     plan::urls_unsaid,
     schema::{self, Unbounded},
@@ -18,6 +18,9 @@ use crate::{
 
 /// What is wrong with one manifest by itself.
 pub(super) fn manifest(source: &Source, manifest: &ToolManifest, problems: &mut Vec<Problem>) {
+    if !matches!(manifest.offer, Offer::Tool) {
+        return offer::manifest(source, manifest, problems);
+    }
     let deliberate = |choice| manifest.deliberately.contains(&choice);
     if manifest.input.get("type").and_then(Value::as_str) != Some("object") {
         let problem =
@@ -32,6 +35,7 @@ pub(super) fn manifest(source: &Source, manifest: &ToolManifest, problems: &mut 
             bindings(source, manifest, http, problems);
         }
         BackendSpec::Mcp(mcp) => upstream::tool(source, mcp, problems),
+        BackendSpec::Own(_) => {} // of resources and prompts
     }
     if manifest.output.is_none() && !deliberate(Deliberate::UncheckedOutput) {
         let problem = Problem::error(source, Place::File, format!("`{}` has no `output`", manifest.tool));
@@ -162,6 +166,7 @@ pub(super) fn references(files: &Files, problems: &mut Vec<Problem>) {
         let (exists, what, key) = match &manifest.backend {
             BackendSpec::Http(_) => (server.services.contains_key(service), "service", "services"),
             BackendSpec::Mcp(_) => (server.upstreams.contains_key(service), "upstream", "upstreams"),
+            BackendSpec::Own(_) => (true, "", ""),
         };
         if !exists {
             let place = Place::Pointer(manifest.backend.service_pointer().into());
@@ -182,9 +187,20 @@ pub(super) fn references(files: &Files, problems: &mut Vec<Problem>) {
         }
     }
     let tools: HashSet<&str> = files.tools.iter().map(|(_, manifest)| manifest.tool.as_str()).collect();
-    for tool in files.floors.1.tools.keys().filter(|tool| !tools.contains(tool.as_str())) {
-        let place = Place::Key(join_pointer("/tools", tool.as_str()));
-        problems.push(Problem::warning(&files.floors.0, place, format!("there is no tool `{tool}`")));
+    let floors = &files.floors.1;
+    for (word, accepted) in
+        [("tool", &floors.tools), ("resource", &floors.resources), ("prompt", &floors.prompts)]
+    {
+        let offered: HashSet<&ToolName> = files
+            .tools
+            .iter()
+            .filter(|(_, manifest)| manifest.offer.word() == word)
+            .map(|(_, manifest)| manifest.offered())
+            .collect();
+        for name in accepted.keys().filter(|name| !offered.contains(name)) {
+            let place = Place::Key(join_pointer(&format!("/{word}s"), name.as_str()));
+            problems.push(Problem::warning(&files.floors.0, place, format!("there is no {word} `{name}`")));
+        }
     }
     for (name, spec) in &server.credentials {
         for (at, tool) in spec.tools.iter().enumerate().filter(|(_, tool)| !tools.contains(tool.as_str())) {
@@ -219,7 +235,7 @@ pub(super) fn unreachable(files: &Files, clients: &Clients, catalog: &Catalog, p
     let mut listed = HashSet::new();
     for client in clients.iter() {
         let before = listed.len();
-        let mut own = catalog.allowed(client).map(|tool| tool.name().clone()).peekable();
+        let mut own = catalog.allowed_all(client).map(|tool| tool.name().clone()).peekable();
         if own.peek().is_none() && before == listed.len() {
             let place = Place::Key(join_pointer("/clients", client.name().as_str()));
             let message = format!("the client `{}` has no tools", client.name());
@@ -230,14 +246,16 @@ pub(super) fn unreachable(files: &Files, clients: &Clients, catalog: &Catalog, p
     for (source, manifest) in &files.tools {
         let visible = catalog.tool(&manifest.tool).is_some_and(|tool| tool.is_visible());
         if visible && !listed.contains(&manifest.tool) {
-            let problem = Problem::warning(
-                source,
-                Place::Pointer("/tool".into()),
-                format!("no client may call `{}`", manifest.tool),
-            );
-            problems.push(
-                problem.help(format!("add it to a client's `tools` in `{}`", files.clients.0.path.display())),
-            );
+            let word = manifest.offer.word();
+            let verb = match manifest.offer {
+                Offer::Tool => "call",
+                Offer::Resource(_) => "read",
+                Offer::Prompt(_) => "get",
+            };
+            let message = format!("no client may {verb} `{}`", manifest.offered());
+            let problem = Problem::warning(source, Place::Pointer(format!("/{word}")), message);
+            let path = files.clients.0.path.display();
+            problems.push(problem.help(format!("add it to a client's `{word}s` in `{path}`")));
         }
     }
 }

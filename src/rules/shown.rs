@@ -32,6 +32,15 @@ pub(super) fn check_tool(source: &Source, manifest: &ToolManifest, problems: &mu
     }
 }
 
+/// What clients are shown of a resource or a prompt: all that a person wrote there is text.
+pub(super) fn check_offer(source: &Source, manifest: &ToolManifest, problems: &mut Vec<Problem>) {
+    if let Some(title) = &manifest.title {
+        empty(source, "title", title, problems);
+    }
+    empty(source, "description", &manifest.description, problems);
+    hidden_in_file(source, problems);
+}
+
 fn empty(source: &Source, key: &str, text: &str, problems: &mut Vec<Problem>) {
     if text.trim().is_empty() {
         let problem =

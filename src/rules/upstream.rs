@@ -13,7 +13,7 @@ use crate::{
     credential::read_secret,
     manifest::{
         BackendSpec, Digest, EnvValue, McpBackend, Place, Problem, ProgramSpec, SecretRef, Source,
-        join_pointer,
+        UpstreamKind, join_pointer,
     },
     upstream::{file_digest, find_program},
 };
@@ -69,7 +69,9 @@ fn of_tools(files: &Files, problems: &mut Vec<Problem>) {
             let problem = Problem::error(source, Place::Key("/credential".into()), message);
             problems.push(problem.help("give it what it needs in its `env`"));
         }
-        if let Some(first) = seen.insert((&mcp.upstream, &mcp.tool), &manifest.tool) {
+        if mcp.kind == UpstreamKind::Tool
+            && let Some(first) = seen.insert((&mcp.upstream, &mcp.tool), &manifest.tool)
+        {
             let message =
                 format!("`{first}` is the tool `{}` of `{}` already", mcp.tool.escape_debug(), mcp.upstream);
             problems.push(Problem::warning(source, Place::Pointer("/backend/mcp/tool".into()), message));

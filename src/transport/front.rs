@@ -16,7 +16,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -32,7 +32,7 @@ use super::{
     mcp::Shown,
     media::{EVENT_STREAM, accepts, is_answerable, is_readable, plain_media_types},
     oauth::{self, FORM_BYTES_MAX, Wish},
-    peek::{Arguments, Peek, known_versions},
+    peek::{Arguments, Peek, asked, known_versions, nameless, uri_of},
     reasons::{
         challenged, disagreeing, failed, farewell, full, insufficient_scope, malformed, misfit, misnamed,
         no_stream, refuse, token_in_query, too_large, too_many_failures, two_lengths, unavailable,
@@ -91,8 +91,8 @@ pub(super) struct Judged {
     pub(super) id: Value,
     pub(super) method: String,
     pub(super) is_request: bool,
-    /// The tool that it calls, where it is a call.
-    pub(super) tool: Option<String>,
+    /// The call that it makes, where it makes one, without its arguments.
+    pub(super) call: Option<CallKind>,
 }
 
 impl Knock {
@@ -354,33 +354,33 @@ impl Front {
         let id = message.id.map_or(Value::Null, Value::from);
         let method = message.method.unwrap_or_default();
         let name = message.params_name.map(std::borrow::Cow::into_owned);
-        let tool = (is_request && method == "tools/call").then(|| name.clone().unwrap_or_default());
+        let params = message.params.unwrap_or(b"{}");
+        let call = asked(&method, || name.unwrap_or_default(), || uri_of(params)).filter(|_| is_request);
         let method = method.into_owned();
-        let judged = Judged { id, method, is_request, tool };
-        if let Err(refusal) = self.check(knock, &judged, message.params.unwrap_or(b"{}"), demands) {
+        let judged = Judged { id, method, is_request, call };
+        if let Err(refusal) = self.check(knock, &judged, params, demands) {
             return Err(self.refuse_judged(knock, judged, refusal).await);
         }
-        if let Some(tool) = &judged.tool {
-            let kind = CallKind::Tool { name: tool.clone(), arguments: Map::new().into() };
-            if let Some(answer) = self.step_up(knock, &judged.id, kind).await {
-                return Err(answer);
-            }
+        if let Some(kind) = &judged.call
+            && let Some(answer) = self.step_up(knock, &judged.id, kind.clone()).await
+        {
+            return Err(answer);
         }
         Ok(judged)
     }
 
-    /// Refuses a message that can be read. What is no tool call is refused without a record, as it would be
+    /// Refuses a message that can be read. What is no call is refused without a record, as it would be
     /// answered without one.
     pub(super) async fn refuse_judged(&self, knock: &Knock, judged: Judged, refusal: Refusal) -> Answer {
-        match judged.tool {
-            Some(tool) => self.refuse(knock, Some(tool), &judged.id, refusal).await,
+        match judged.call {
+            Some(call) => self.refuse(knock, Some(call), &judged.id, refusal).await,
             None => refusal.answer(&judged.id),
         }
     }
 
     /// Hands a message to the protocol.
     async fn admit(&self, mut knock: Knock, body: Bytes, place: OwnedSemaphorePermit) -> Answer {
-        let Judged { id, method, is_request, tool } = match self.judge(&knock, &body, true).await {
+        let Judged { id, method, is_request, call } = match self.judge(&knock, &body, true).await {
             Ok(judged) => judged,
             Err(answer) => return answer,
         };
@@ -407,12 +407,12 @@ impl Front {
         if begins_session && answer.status().is_success() {
             answer = self.begin_session(&knock, answer, &id, client.as_deref()).await;
         }
-        if let Some(tool) = tool
+        if let Some(call) = call
             && !reached.load(Ordering::Relaxed)
         {
             // The protocol itself refused it: no handler has seen it, so no guard has put it on record.
             let refusal = EdgeError { code: "protocol", message: "refused by the protocol".into() };
-            self.record(&knock, tool, refusal).await;
+            self.record(&knock, call, refusal).await;
         }
         answer
     }
@@ -541,17 +541,16 @@ impl Front {
     pub(super) async fn refuse(
         &self,
         knock: &Knock,
-        tool: Option<String>,
+        call: Option<CallKind>,
         id: &Value,
         refusal: Refusal,
     ) -> Answer {
         let error = EdgeError { code: refusal.word, message: refusal.message.clone().into_owned() };
-        self.record(knock, tool.unwrap_or_default(), error).await;
+        self.record(knock, call.unwrap_or_else(nameless), error).await;
         refusal.answer(id)
     }
 
-    async fn record(&self, knock: &Knock, name: String, refusal: EdgeError) {
-        let kind = CallKind::Tool { name, arguments: Map::new().into() };
+    async fn record(&self, knock: &Knock, kind: CallKind, refusal: EdgeError) {
         let (gateway, call) = (Arc::clone(&self.gateway), knock.call(kind));
         // A task of its own: a client that hangs up drops no record.
         let _ = tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await }).await;

@@ -1,6 +1,8 @@
-//! The Model Context Protocol, as far as the gate speaks it: tools.
+//! The Model Context Protocol, as far as the gate speaks it: tools, resources and prompts.
 //!
 //! Listing and calling ask the gateway on each request: nothing is decided by connection or session.
+
+mod offers;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -16,22 +18,25 @@ use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
         CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode,
-        Implementation, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig,
+        GetPromptRequestParams, GetPromptResponse, Implementation, InputResponses, ListPromptsResult,
+        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+        ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
     },
     service::RequestContext,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     page::{self, Page},
+    peek::asked,
     relay::{self, Wanted},
     wire::{wire_reply, wire_tool},
 };
 use crate::{
     call::{Call, CallKind, Era, Origin, Proof, Retry, Transport},
-    gateway::{EdgeError, Gateway},
+    gateway::{EdgeError, Gateway, Reply},
 };
 
 /// How long a client may keep a list, in milliseconds: rights can change with the next release.
@@ -44,8 +49,19 @@ const HANDLER_MAX: Duration = Duration::from_secs(30);
 const CALL_MAX: Duration = Duration::from_secs(3_600);
 
 /// The methods that are spoken here, and whose parameters have a form.
-const SPOKEN: [&str; 6] =
-    ["initialize", "logging/setLevel", "ping", "server/discover", "tools/call", "tools/list"];
+const SPOKEN: [&str; 11] = [
+    "initialize",
+    "logging/setLevel",
+    "ping",
+    "prompts/get",
+    "prompts/list",
+    "resources/list",
+    "resources/read",
+    "resources/templates/list",
+    "server/discover",
+    "tools/call",
+    "tools/list",
+];
 
 /// Who sits at the other end.
 #[derive(Clone, Debug)]
@@ -129,6 +145,13 @@ impl Handler {
     }
 }
 
+/// What a client brings where it asks again.
+#[derive(Debug)]
+struct Again {
+    responses: Option<InputResponses>,
+    state: Option<String>,
+}
+
 /// Holds a handler to its time, and answers where it panics: the library would let its client wait for ever.
 async fn guarded<T>(max: Duration, work: impl Future<Output = Result<T, ErrorData>>) -> Result<T, ErrorData> {
     match timeout(max, AssertUnwindSafe(work).catch_unwind()).await {
@@ -143,7 +166,11 @@ impl ServerHandler for Handler {
     fn get_info(&self) -> ServerConfig {
         let rules = self.gateway.rules();
         // No `listChanged`: nobody is told yet.
-        ServerConfig::new(ServerCapabilities::builder().enable_logging().enable_tools().build())
+        let mut capabilities = ServerCapabilities::builder().enable_logging().enable_tools().build();
+        let (has_resources, has_prompts) = rules.catalog.offers();
+        capabilities.resources = has_resources.then(Default::default);
+        capabilities.prompts = has_prompts.then(Default::default);
+        ServerConfig::new(capabilities)
             .with_server_info(Implementation::new(rules.name.clone(), env!("CARGO_PKG_VERSION")))
     }
 
@@ -161,6 +188,46 @@ impl ServerHandler for Handler {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         guarded(CALL_MAX, self.call(request, context)).await
+    }
+
+    async fn list_resources(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        guarded(HANDLER_MAX, self.resources(request, context)).await
+    }
+
+    async fn list_resource_templates(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        guarded(HANDLER_MAX, self.templates(request, context)).await
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        guarded(CALL_MAX, self.read(request, context)).await
+    }
+
+    async fn list_prompts(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        guarded(HANDLER_MAX, self.prompts(request, context)).await
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        guarded(CALL_MAX, self.get(request, context)).await
     }
 
     #[expect(deprecated, reason = "older clients set it all the same")]
@@ -217,6 +284,20 @@ impl Handler {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        let CallToolRequestParams { name, arguments, input_responses, request_state, .. } = request;
+        let kind =
+            CallKind::Tool { name: name.into_owned(), arguments: arguments.unwrap_or_default().into() };
+        let again = Again { responses: input_responses, state: request_state };
+        wire_reply(self.carry(kind, again, context).await?)
+    }
+
+    /// Makes a call, and passes on what is said and asked on the way.
+    async fn carry(
+        &self,
+        kind: CallKind,
+        again: Again,
+        context: RequestContext<RoleServer>,
+    ) -> Result<Reply, ErrorData> {
         let Shown { proof, origin, reached } = self.shown(&context);
         reached.store(true, Ordering::Relaxed);
         let (relay, outlet, passing) = relay::open(
@@ -224,14 +305,11 @@ impl Handler {
             self.session.as_ref().map_or(Wanted::DEFAULT, |session| session.level()),
             self.session.is_some(),
         );
-        let CallToolRequestParams { name, arguments, input_responses, request_state, .. } = request;
-        let is_retry = input_responses.is_some() || request_state.is_some();
+        let is_retry = again.responses.is_some() || again.state.is_some();
         let retry = (is_retry && relay.era() == Era::Stateless).then(|| Retry {
-            responses: input_responses.unwrap_or_default().into_iter().collect(),
-            state: request_state,
+            responses: again.responses.unwrap_or_default().into_iter().collect(),
+            state: again.state,
         });
-        let kind =
-            CallKind::Tool { name: name.into_owned(), arguments: arguments.unwrap_or_default().into() };
         let traceparent = context.meta.get("traceparent").and_then(Value::as_str);
         // Also cancelled when this is dropped because it took too long.
         let cancel = context.ct.child_token();
@@ -248,8 +326,7 @@ impl Handler {
             reply
         };
         let (reply, ()) = tokio::join!(called, outlet.pump(passing, &over));
-        let reply = reply.map_err(|_| ErrorData::internal_error("internal error", None))?;
-        wire_reply(reply)
+        reply.map_err(|_| ErrorData::internal_error("internal error", None))
     }
 
     async fn refuse(
@@ -261,13 +338,15 @@ impl Handler {
         if !SPOKEN.contains(&method.as_str()) {
             return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None));
         }
+        self.spoken(&method)?;
         let message = "the parameters do not fit the method";
-        if method == "tools/call" {
+        let said = |key: &str| {
+            let said = params.as_ref().and_then(|params| params.get(key)).and_then(Value::as_str);
+            said.unwrap_or_default().to_owned()
+        };
+        if let Some(kind) = asked(&method, || said("name"), || said("uri")) {
             let Shown { proof, origin, reached } = self.shown(&context);
             reached.store(true, Ordering::Relaxed);
-            let name = params.as_ref().and_then(|params| params.get("name")).and_then(Value::as_str);
-            let kind =
-                CallKind::Tool { name: name.unwrap_or_default().to_owned(), arguments: Map::new().into() };
             let refusal = EdgeError { code: "params", message: message.to_owned() };
             let call = Call::now(kind, proof, origin, CancellationToken::new());
             let gateway = Arc::clone(&self.gateway);

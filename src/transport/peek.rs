@@ -4,7 +4,9 @@ use std::sync::LazyLock;
 
 use rmcp::model::ProtocolVersion;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::call::CallKind;
 
 /// The revisions that are spoken here.
 pub(super) fn known_versions() -> &'static [&'static str] {
@@ -26,6 +28,31 @@ pub(super) struct Peek {
     version: Value,
     #[serde(default, rename = "_meta")]
     meta: Value,
+}
+
+/// The call that a method makes, with what it names and no arguments, where it makes one.
+pub(super) fn asked(
+    method: &str,
+    name: impl FnOnce() -> String,
+    uri: impl FnOnce() -> String,
+) -> Option<CallKind> {
+    match method {
+        "tools/call" => Some(CallKind::Tool { name: name(), arguments: Map::new().into() }),
+        "prompts/get" => Some(CallKind::Prompt { name: name(), arguments: Map::new().into() }),
+        "resources/read" => Some(CallKind::resource(uri())),
+        _ => None,
+    }
+}
+
+/// A call of which nothing can be said.
+pub(super) fn nameless() -> CallKind {
+    CallKind::Tool { name: String::new(), arguments: Map::new().into() }
+}
+
+/// The URI that parameters name; none where they cannot be read.
+pub(super) fn uri_of(params: &[u8]) -> String {
+    let peek: Option<Peek> = serde_json::from_slice(params).ok();
+    peek.and_then(|peek| peek.uri.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// The arguments of a tool call.

@@ -16,7 +16,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use rmcp::{ServiceExt as _, model::ClientJsonRpcMessage};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{sleep, timeout},
@@ -36,7 +36,7 @@ use super::{
     serve::Pace,
 };
 use crate::{
-    call::{CallKind, RunClaim},
+    call::RunClaim,
     gateway::Gateway,
     identity::{Caller, SessionError},
     runs::{Principal, RunId},
@@ -284,10 +284,7 @@ impl Front {
         let shown = Shown { proof: knock.proof.clone(), origin: knock.origin, reached: Arc::clone(&reached) };
         message.insert_extension(as_parts(shown));
         message.insert_extension(Place(Arc::new(place)));
-        let unseen = judged.tool.clone().map(|name| {
-            let kind = CallKind::Tool { name, arguments: Map::new().into() };
-            Unseen { call: knock.call(kind), reached }
-        });
+        let unseen = judged.call.clone().map(|kind| Unseen { call: knock.call(kind), reached });
         match stream.inbox.post(message, unseen) {
             Ok(()) => accepted(),
             Err(Untaken::Full) => {

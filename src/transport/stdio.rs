@@ -11,7 +11,7 @@ use rmcp::{
     ServiceExt as _,
     model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::mpsc,
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     mcp::{Handler, Peer},
+    peek::{asked, nameless, uri_of},
     reasons::malformed,
     refusal::{INVALID_REQUEST, Refusal},
 };
@@ -131,7 +132,7 @@ impl Edge {
         while let Ok(Some(line)) = lines.next().await {
             let Line::Whole(line) = line else {
                 let refusal = refusal("too_large", "the message is too large");
-                if self.refuse(String::new(), &Value::Null, refusal).await.is_err() {
+                if self.refuse(nameless(), &Value::Null, refusal).await.is_err() {
                     return;
                 }
                 continue;
@@ -161,7 +162,7 @@ impl Edge {
             Ok(message) => message,
             Err(refused) => {
                 let id = refused.id.clone();
-                self.refuse(String::new(), &id, malformed(refused)).await?;
+                self.refuse(nameless(), &id, malformed(refused)).await?;
                 return Ok(None);
             }
         };
@@ -170,19 +171,17 @@ impl Edge {
         }
         let refusal = refusal("protocol", "not a message of this protocol");
         let id = message.id.map_or(Value::Null, Value::from);
-        match message.method.as_deref() {
-            Some("tools/call") => {
-                let name = message.params_name.unwrap_or_default().into_owned();
-                self.refuse(name, &id, refusal).await?;
-            }
-            _ => self.reply(&id, &refusal).await?,
+        let name = || message.params_name.unwrap_or_default().into_owned();
+        let uri = || uri_of(message.params.unwrap_or(b"{}"));
+        match asked(message.method.as_deref().unwrap_or_default(), name, uri) {
+            Some(call) => self.refuse(call, &id, refusal).await?,
+            None => self.reply(&id, &refusal).await?,
         }
         Ok(None)
     }
 
     /// Puts a refusal on record, and then answers it. What cannot be read names no tool.
-    async fn refuse(&self, tool: String, id: &Value, refusal: Refusal) -> Result<(), Closed> {
-        let kind = CallKind::Tool { name: tool, arguments: Map::new().into() };
+    async fn refuse(&self, kind: CallKind, id: &Value, refusal: Refusal) -> Result<(), Closed> {
         let origin = Origin { transport: Transport::Stdio, source: None };
         let call = Call::now(kind, self.proof.clone(), origin, CancellationToken::new());
         let error = EdgeError { code: refusal.word, message: refusal.message.clone().into_owned() };

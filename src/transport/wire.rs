@@ -62,7 +62,7 @@ pub(super) fn wire_reply(reply: Reply) -> Result<CallToolResponse, ErrorData> {
 }
 
 /// An answer that went through all checks and still does not fit the protocol's types.
-fn unspeakable() -> ErrorData {
+pub(super) fn unspeakable() -> ErrorData {
     ErrorData::internal_error("the answer does not fit the protocol", None)
 }
 

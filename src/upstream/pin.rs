@@ -46,10 +46,16 @@ pub enum Fit<'a> {
     Ambiguous,
 }
 
-/// Holds a listing against one pin.
+/// Holds a listing of tools against one pin.
 #[must_use]
 pub fn fit<'a>(listing: &'a [Map<String, Value>], tool: &str, definition: Digest) -> Fit<'a> {
-    let mut named = listing.iter().filter(|listed| listed.get("name").and_then(Value::as_str) == Some(tool));
+    fit_by("name", listing, tool, definition)
+}
+
+/// Holds a listing of things that are named by some member against one pin.
+#[must_use]
+pub fn fit_by<'a>(key: &str, listing: &'a [Map<String, Value>], name: &str, definition: Digest) -> Fit<'a> {
+    let mut named = listing.iter().filter(|listed| listed.get(key).and_then(Value::as_str) == Some(name));
     match (named.next(), named.next()) {
         (None, _) => Fit::Missing,
         (Some(_), Some(_)) => Fit::Ambiguous,

@@ -6,7 +6,7 @@
 //! has shown what it does. One upstream's trouble is no other's.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -27,12 +27,12 @@ use tokio::{
 
 use super::{
     Connection, Event, Pool, PoolBounds, Reached, Taken, UpstreamError,
-    pin::{Difference, Fit, definition_digest, difference, fit, instructions_digest},
+    pin::{Difference, Fit, definition_digest, difference, fit_by, instructions_digest},
 };
 use crate::{
     call::Era,
     credential::{Lease, LiveSecret},
-    manifest::{Ask, Digest, ServiceName, ToolName},
+    manifest::{Ask, Digest, ServiceName, ToolName, UpstreamKind},
 };
 
 /// How many events of an upstream may wait. What finds no room is made up for by the next look.
@@ -68,7 +68,9 @@ pub struct Pinned {
 pub struct PinnedTool {
     /// The tool that clients see.
     pub name: ToolName,
-    /// Its name at the upstream.
+    /// What it is at the upstream.
+    pub kind: UpstreamKind,
+    /// Its name there; the URI of a resource, or a template.
     pub tool: String,
     /// The digest of its definition there.
     pub definition: Digest,
@@ -112,7 +114,7 @@ pub struct Standing {
     /// All its tools, where its instructions are not what was reviewed.
     pub instructions: Option<Arc<Quarantine>>,
     /// Its tools that are not what was reviewed, by their name there and the definition that was reviewed.
-    quarantined: BTreeMap<(String, Digest), Arc<Quarantine>>,
+    quarantined: BTreeMap<(UpstreamKind, String, Digest), Arc<Quarantine>>,
 }
 
 /// Whether an upstream answers.
@@ -204,7 +206,7 @@ pub(super) struct Check {
     at: Instant,
     generation: u64,
     /// By the tools' names at the upstream: the digest of what is there, where there is one.
-    listed: HashMap<String, Digest>,
+    listed: HashMap<(UpstreamKind, String), Digest>,
     instructions: Option<Digest>,
 }
 
@@ -299,7 +301,7 @@ impl Upstreams {
     pub async fn ready_for(
         &self,
         service: &ServiceName,
-        tool: &str,
+        tool: (UpstreamKind, &str),
         definition: Digest,
         want: Want<'_>,
     ) -> Result<Taken, NotReady> {
@@ -328,7 +330,7 @@ impl Upstreams {
         let stands = |pin: &PinnedTool| ToolStanding {
             name: pin.name.clone(),
             tool: pin.tool.clone(),
-            quarantine: standing.of(&pin.tool, pin.definition).cloned(),
+            quarantine: standing.of((pin.kind, &pin.tool), pin.definition).cloned(),
         };
         upstream.tools.iter().map(stands).collect()
     }
@@ -348,26 +350,33 @@ impl Upstreams {
 impl Standing {
     /// What keeps a tool from being called.
     #[must_use]
-    pub fn of(&self, tool: &str, definition: Digest) -> Option<&Arc<Quarantine>> {
-        self.instructions.as_ref().or_else(|| self.quarantined.get(&(tool.to_owned(), definition)))
+    pub fn of(&self, (kind, tool): (UpstreamKind, &str), definition: Digest) -> Option<&Arc<Quarantine>> {
+        self.instructions.as_ref().or_else(|| self.quarantined.get(&(kind, tool.to_owned(), definition)))
     }
 }
 
 impl Upstream {
-    async fn ready(&self, tool: &str, definition: Digest, want: &Want<'_>) -> Result<Taken, NotReady> {
+    async fn ready(
+        &self,
+        tool: (UpstreamKind, &str),
+        definition: Digest,
+        want: &Want<'_>,
+    ) -> Result<Taken, NotReady> {
         let taken = self.pool.take(want.era, want.abilities, want.lease.clone()).await;
         let taken = taken.map_err(|error| self.failed(error))?;
         let check = self.check(&taken).await?;
         self.refuse_quarantined(tool, definition)?;
         // The quarantine is shared by all connections; this is of this one alone.
-        if check.listed.get(tool) == Some(&definition) && check.instructions == self.instructions {
+        if check.listed.get(&(tool.0, tool.1.to_owned())) == Some(&definition)
+            && check.instructions == self.instructions
+        {
             Ok(taken)
         } else {
             Err(NotReady::Unknown)
         }
     }
 
-    fn refuse_quarantined(&self, tool: &str, definition: Digest) -> Result<(), NotReady> {
+    fn refuse_quarantined(&self, tool: (UpstreamKind, &str), definition: Digest) -> Result<(), NotReady> {
         let standing = self.standing.load();
         match standing.of(tool, definition) {
             // It may be there again.
@@ -393,11 +402,16 @@ impl Upstream {
         // What was seen before is not relied on any more, also where the look fails.
         *checked = None;
         let at = Instant::now();
-        let listing = connection.list("tools/list", "tools").await.map_err(|error| self.failed(error))?;
+        let mut listings = HashMap::new();
+        for kind in self.kinds() {
+            let (method, member) = kind.list();
+            let listing = connection.list(method, member).await.map_err(|error| self.failed(error))?;
+            listings.insert(kind, listing);
+        }
         let instructions = connection.server().instructions.as_deref();
-        self.judge(&listing, instructions, connection.server().version).await;
-        let digests = self.tools.iter().filter_map(|pin| match fit(&listing, &pin.tool, pin.definition) {
-            Fit::Fits => Some((pin.tool.clone(), pin.definition)),
+        self.judge(&listings, instructions, connection.server().version).await;
+        let digests = self.tools.iter().filter_map(|pin| match pin.fit(&listings) {
+            Fit::Fits => Some(((pin.kind, pin.tool.clone()), pin.definition)),
             Fit::Changed(_) | Fit::Ambiguous | Fit::Missing => None,
         });
         let check = Check {
@@ -410,11 +424,17 @@ impl Upstream {
         Ok(check)
     }
 
-    /// Holds a listing against all pins. What is new is on record when this returns.
-    async fn judge(&self, listing: &[Map<String, Value>], instructions: Option<&str>, version: &'static str) {
+    /// The kinds of things that are pinned, which is what is looked at.
+    fn kinds(&self) -> BTreeSet<UpstreamKind> {
+        let pinned: BTreeSet<_> = self.tools.iter().map(|pin| pin.kind).collect();
+        if pinned.is_empty() { BTreeSet::from([UpstreamKind::Tool]) } else { pinned }
+    }
+
+    /// Holds listings against all pins. What is new is on record when this returns.
+    async fn judge(&self, listings: &Listings, instructions: Option<&str>, version: &'static str) {
         let now = Timestamp::now();
         let of_all = self.judge_instructions(instructions, now);
-        let found: Vec<_> = self.tools.iter().map(|pin| (pin, judge_tool(listing, pin, now))).collect();
+        let found: Vec<_> = self.tools.iter().map(|pin| (pin, judge_tool(listings, pin, now))).collect();
         let new = self.change(|standing| {
             standing.state = State::Connected { version };
             standing.checked = Some(now);
@@ -424,7 +444,7 @@ impl Upstream {
                 new.extend(self.tools.iter().map(|pin| (pin, Arc::clone(&quarantine))));
             }
             for (pin, quarantine) in found {
-                let key = (pin.tool.clone(), pin.definition);
+                let key = (pin.kind, pin.tool.clone(), pin.definition);
                 let stands = standing.quarantined.get(&key).map(|quarantine| quarantine.why);
                 match (stands, quarantine) {
                     (Some(Why::Missing), None) => drop(standing.quarantined.remove(&key)),
@@ -509,8 +529,18 @@ impl Upstream {
     }
 }
 
-fn judge_tool(listing: &[Map<String, Value>], pin: &PinnedTool, now: Timestamp) -> Option<Arc<Quarantine>> {
-    let (why, found) = match fit(listing, &pin.tool, pin.definition) {
+/// What an upstream lists, by kind.
+type Listings = HashMap<UpstreamKind, Vec<Map<String, Value>>>;
+
+impl PinnedTool {
+    fn fit<'a>(&self, listings: &'a Listings) -> Fit<'a> {
+        let listing = listings.get(&self.kind).map_or(&[][..], Vec::as_slice);
+        fit_by(self.kind.key(), listing, &self.tool, self.definition)
+    }
+}
+
+fn judge_tool(listings: &Listings, pin: &PinnedTool, now: Timestamp) -> Option<Arc<Quarantine>> {
+    let (why, found) = match pin.fit(listings) {
         Fit::Fits => return None,
         // Servers offer some tools only to those who can be asked what these tools ask.
         Fit::Missing if !pin.asks.is_empty() => return None,
@@ -547,7 +577,9 @@ async fn attend(upstream: Weak<Upstream>, wake: Arc<Notify>, mut heard: mpsc::Re
         };
         let Some(upstream) = upstream.upgrade() else { return };
         match event {
-            Some(Event::ListChanged("tools")) => drop(upstream.generation.fetch_add(1, Ordering::AcqRel)),
+            Some(Event::ListChanged(list)) if upstream.kinds().iter().any(|kind| kind.family() == list) => {
+                upstream.generation.fetch_add(1, Ordering::AcqRel);
+            }
             Some(Event::ListChanged(_) | Event::ResourceUpdated(_)) => continue,
             Some(Event::Closed) | None => {}
         }

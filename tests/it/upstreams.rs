@@ -11,7 +11,7 @@ use callgate::{
     call::Era,
     credential::LiveSecrets,
     egress::Egress,
-    manifest::{Digest, ServiceName, ToolName, UpstreamSpec},
+    manifest::{Digest, ServiceName, ToolName, UpstreamKind, UpstreamSpec},
     upstream::{
         Exchange, NotReady, Notice, Pinned, PinnedTool, Reached, State, Taken, UpstreamError, Upstreams,
         Want, Why, definition_digest, file_digest, instructions_digest,
@@ -78,6 +78,7 @@ impl Fickle {
             Reached::new(&name, &spec, self.folder.path(), &egress, &LiveSecrets::default()).unwrap();
         let pin = |tool: &Value| PinnedTool {
             name: ToolName::parse(&format!("files.{}", tool["name"].as_str().unwrap())).unwrap(),
+            kind: UpstreamKind::Tool,
             tool: tool["name"].as_str().unwrap().to_owned(),
             definition: definition_digest(tool.as_object().unwrap()),
             reviewed: Some(
@@ -130,7 +131,9 @@ impl Place {
         let none = Map::new();
         let deadline = (Instant::now() + within).into();
         let want = Want { era: Era::Session, abilities: &none, lease: None, deadline };
-        self.upstreams.ready_for(&ServiceName::parse(upstream).unwrap(), tool, definition, want).await
+        self.upstreams
+            .ready_for(&ServiceName::parse(upstream).unwrap(), (UpstreamKind::Tool, tool), definition, want)
+            .await
     }
 
     fn on_record(&mut self) -> Vec<(String, Why)> {
