@@ -1,6 +1,10 @@
 //! `callgate connect`: what each application is told, and what becomes of its file.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,6 +18,11 @@ const URL: &str = "https://gate.example.com/mcp";
 
 fn connect(folder: &Path, arguments: &[&str]) -> Printed {
     callgate(folder, [&["connect"], arguments].concat())
+}
+
+/// The program as it finds itself: without the links on the way to it.
+fn program() -> PathBuf {
+    Path::new(PROGRAM).canonicalize().unwrap()
 }
 
 fn printed(folder: &Path, arguments: &[&str]) -> Value {
@@ -50,7 +59,7 @@ fn each_application_is_told_in_its_own_words_and_never_the_key() {
     assert_eq!(
         printed(at, &["claude-desktop", "--url", URL]),
         json!({ "mcpServers": { "callgate": {
-            "command": PROGRAM, "args": ["stdio", "--connect", URL, "--key-env", "CG_TOKEN"]
+            "command": program(), "args": ["stdio", "--connect", URL, "--key-env", "CG_TOKEN"]
         } } })
     );
     let key_file = at.canonicalize().unwrap().join("key");
@@ -85,7 +94,7 @@ fn without_a_url_the_projects_own_is_named() {
     assert_eq!(
         own,
         json!({ "servers": { "callgate": {
-            "type": "stdio", "command": PROGRAM, "args": ["stdio", "--client", "bot", "--config", config]
+            "type": "stdio", "command": program(), "args": ["stdio", "--client", "bot", "--config", config]
         } } })
     );
 }
@@ -199,7 +208,7 @@ fn a_file_that_is_not_there_is_made_where_the_application_looks_and_a_link_stays
     }
 }
 
-fn backups(path: &Path) -> Vec<std::path::PathBuf> {
+fn backups(path: &Path) -> Vec<PathBuf> {
     let name = format!("{}.bak-", path.file_name().unwrap().to_str().unwrap());
     let entries = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|entry| entry.file_name().unwrap().to_str().unwrap().starts_with(&name)).collect()
