@@ -44,6 +44,7 @@ mod reply;
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     panic::AssertUnwindSafe,
     sync::Arc,
 };
@@ -160,6 +161,7 @@ impl Gateway {
         let now = Timestamp::now();
         let seal = |released: &Released, state| self.rounds.seal(&released.round(&rules.digest), state, now);
         released.seal(seal).map_err(CallError::Round)?;
+        released.may_be_answered().map_err(CallError::Fallen)?;
         Ok(released)
     }
 
@@ -357,6 +359,12 @@ impl Gateway {
     /// When there are as many as there may be, or the store does not answer.
     pub async fn begin_stream(&self, caller: &Caller) -> Result<(String, RunId), SessionError> {
         self.identities.begin_stream(caller, Timestamp::now()).await
+    }
+
+    /// How many sessions a client may have.
+    #[must_use]
+    pub const fn sessions_max(&self) -> NonZeroU32 {
+        self.identities.sessions_max()
     }
 
     /// An id for a session that nobody can guess.

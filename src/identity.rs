@@ -90,6 +90,20 @@ impl Identified {
         runs.check(standing, Timestamp::now())
     }
 
+    /// Whether the caller may still be given the answer. What it showed may have expired while that was made. Asks
+    /// memory only.
+    ///
+    /// # Errors
+    /// When its client, key, token or run was revoked, or its run has ended.
+    pub fn may_be_answered(&self) -> Result<(), StandingError> {
+        match (self.still_stands(), &self.ground) {
+            (Err(StandingError::Expired), Some(Ground { runs, standing })) => {
+                runs.check(&Standing { expires: None, ..standing.clone() }, Timestamp::now())
+            }
+            (stands, _) => stands,
+        }
+    }
+
     /// The same question, for whoever has to ask it away from the call.
     pub(crate) fn standing(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let ground = self.ground.clone();
@@ -352,6 +366,12 @@ impl Identities {
         let id = self.new_session_id()?;
         let run = self.runs.begin(&self.new_run(caller, RunKind::Session, Some(&id)), now).await?.id();
         Ok((id, run))
+    }
+
+    /// How many sessions a client may have.
+    #[must_use]
+    pub const fn sessions_max(&self) -> NonZeroU32 {
+        self.bounds.sessions
     }
 
     /// An id for a session that nobody can guess.
