@@ -29,5 +29,6 @@ mod wire_offer;
 
 pub use http::{HttpError, HttpServer};
 pub use listener::problems as listener_problems;
+pub(crate) use serve::{Ambiguous, OneRequest, answer_one};
 pub use stdio::{StdioError, serve_stdio};
 pub use tls::TlsError;

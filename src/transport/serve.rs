@@ -193,6 +193,46 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     drive(connection, &pace, stop).await;
 }
 
+/// What the one request of a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OneRequest {
+    /// How large its head may be.
+    pub(crate) head_bytes_max: usize,
+    /// How many headers it may have.
+    pub(crate) headers_max: usize,
+    /// How long its head may take to arrive.
+    pub(crate) head: Duration,
+}
+
+/// A request that says in two ways where its body ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ambiguous;
+
+/// Answers one request of a connection, whose head is read as exactly as that of any.
+pub(crate) async fn answer_one<F>(
+    stream: TcpStream,
+    bounds: OneRequest,
+    stop: CancellationToken,
+    answer: impl Fn(Result<Request<Incoming>, Ambiguous>) -> F,
+) where
+    F: Future<Output = Answer>,
+{
+    let pace = Pace::begin(bounds.head, bounds.head, WRITE_MAX);
+    let service = service_fn(|request: Request<Incoming>| {
+        pace.enter(Phase::Working);
+        let is_ambiguous = pace.is_ambiguous() && request.headers().contains_key(header::TRANSFER_ENCODING);
+        if is_ambiguous {
+            pace.leave_unread();
+        }
+        let answered = answer(if is_ambiguous { Err(Ambiguous) } else { Ok(request) });
+        let pace = Arc::clone(&pace);
+        async move { Ok::<_, Infallible>(paced(answered.await, pace)) }
+    });
+    let line = TokioIo::new(Line::new(stream, Arc::clone(&pace)));
+    let mut builder = exact(bounds.head_bytes_max, bounds.headers_max);
+    drive(builder.keep_alive(false).serve_connection(line, service), &pace, stop).await;
+}
+
 fn full() -> Refusal {
     let message = "the server has no room for more connections";
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "connections_full", message)
@@ -220,11 +260,15 @@ async fn turn_away(stream: TcpStream, why: Refusal, stop: CancellationToken, per
 }
 
 fn builder() -> http1::Builder {
+    exact(HEAD_BYTES_MAX, HEADERS_MAX)
+}
+
+fn exact(head_bytes_max: usize, headers_max: usize) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // The deadlines are the pace's: this one would count an idle connection's time as a head's.
-    builder.header_read_timeout(None).max_headers(HEADERS_MAX);
+    builder.header_read_timeout(None).max_headers(headers_max);
     // The first is what is kept of what came, give or take; the second is exact.
-    builder.max_buf_size(HEAD_BYTES_MAX).max_header_size(HEAD_BYTES_MAX);
+    builder.max_buf_size(head_bytes_max).max_header_size(head_bytes_max);
     builder
 }
 

@@ -52,6 +52,7 @@ mod tokens;
 mod own_tokens;
 mod sessions;
 mod sse;
+mod admin_edge;
 mod streams;
 mod names;
 mod logs;
