@@ -283,7 +283,13 @@ where
     let mut alarm = pin!(sleep(Duration::ZERO));
     let mut stopped = pin!(stop.cancelled());
     let mut stopping = false;
+    let mut hung_up = pin!(pace.hung_up.cancelled());
+    let mut hanging_up = false;
     poll_fn(|context| {
+        if !hanging_up && hung_up.as_mut().poll(context).is_ready() {
+            hanging_up = true;
+            pace.enter(Phase::Closing); // whoever reads still learns that this is the end
+        }
         if !stopping && stopped.as_mut().poll(context).is_ready() {
             stopping = true;
             if pace.is_waiting() {
@@ -329,6 +335,7 @@ pub(super) struct Pace {
     idle: Duration,
     write: Duration,
     now: Mutex<Now>,
+    hung_up: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -349,7 +356,7 @@ impl Pace {
             unread: false,
             ambiguous: false,
         };
-        Arc::new(Self { head, idle, write, now: Mutex::new(now) })
+        Arc::new(Self { head, idle, write, now: Mutex::new(now), hung_up: CancellationToken::new() })
     }
 
     /// Says that a request is answered without its body being read.
@@ -365,6 +372,16 @@ impl Pace {
     /// Whether a request has come that could be read in two ways. It is its connection's last.
     pub(super) fn is_ambiguous(&self) -> bool {
         self.now().ambiguous
+    }
+
+    /// Ends the connection now, whether its client reads or not.
+    pub(super) fn hang_up(&self) {
+        self.hung_up.cancel();
+    }
+
+    /// Cancelled when the connection is to end now.
+    pub(super) const fn hung_up(&self) -> &CancellationToken {
+        &self.hung_up
     }
 
     /// Whether the client has not read all that was written.

@@ -11,6 +11,7 @@ mod tests;
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
+    future,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -29,7 +30,7 @@ use rmcp::{
     service::serve_directly_with_ct,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -38,6 +39,8 @@ use super::{
     lane::{self, EventId, Lane},
     mcp::{self, Handler, Peer},
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal},
+    room::Place,
+    seats::Seat,
 };
 use crate::{gateway::Gateway, runs::RunId};
 
@@ -116,7 +119,7 @@ impl Sessions {
         run: RunId,
         parts: Parts,
         body: &[u8],
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Answer, Refusal> {
         let session = self.of(run);
         match serde_json::from_slice(body).map_err(|_| no_message())? {
@@ -154,8 +157,9 @@ impl Sessions {
         }
     }
 
-    /// Opens a stream to a client: the one that belongs to no request, or one that broke off.
-    pub(super) fn listen(&self, run: RunId, headers: &HeaderMap) -> Answer {
+    /// Opens a stream to a client: the one that belongs to no request, or one that broke off. It ends when who opened
+    /// it no longer stands.
+    pub(super) fn listen(&self, run: RunId, headers: &HeaderMap, seat: Arc<Seat>) -> Answer {
         let session = self.of(run);
         let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
         let (lane, after) = match last.map(EventId::parse) {
@@ -166,8 +170,13 @@ impl Sessions {
         // A client that is refused here asks for the same again and again; one that gets nothing goes on without.
         let Some(lane) = lane else { return lane::nothing() };
         let is_primed = after.is_none() && is_primed(version(headers).as_ref());
-        let until = if lane.number() == COMMON { self.stop.clone() } else { CancellationToken::new() };
-        lane.read(after).stream(None, is_primed, until)
+        let stop = if lane.number() == COMMON { self.stop.clone() } else { CancellationToken::new() };
+        lane.read(after).stream(None, is_primed, async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = seat.hung_up() => {}
+            }
+        })
     }
 }
 
@@ -217,7 +226,7 @@ struct State {
 struct Work {
     lane: Arc<Lane>,
     inbound: mpsc::Sender<ClientJsonRpcMessage>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// What the client was asked, for which request, and what the asker calls it.
@@ -261,7 +270,7 @@ impl Session {
         message: ClientJsonRpcMessage,
         handler: impl ServerHandler,
         version: Option<&ProtocolVersion>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Arc<Lane>, Refusal> {
         let (inbound, messages) = mpsc::channel(WAITING_MAX);
         let lane = {
@@ -311,7 +320,7 @@ impl Session {
             Ok(None) => return lane::nothing(), // cancelled, or the session is over
             Err(_) => None,
         };
-        reader.stream(first, is_primed(version), CancellationToken::new())
+        reader.stream(first, is_primed(version), future::pending())
     }
 
     /// Takes what the protocol sends for a request.
@@ -428,7 +437,7 @@ fn outgoing(
 ) -> impl Sink<ServerJsonRpcMessage, Error = Infallible> + Send {
     sink::unfold((), move |(), message: ServerJsonRpcMessage| {
         session.pass(&request, &lane, message);
-        std::future::ready(Ok(()))
+        future::ready(Ok(()))
     })
 }
 

@@ -52,6 +52,8 @@ mod tokens;
 mod own_tokens;
 mod sessions;
 mod sse;
+mod shares;
+mod methods;
 mod admin_edge;
 mod streams;
 mod names;
