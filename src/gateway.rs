@@ -375,9 +375,9 @@ impl Gateway {
         self.identities.new_session_id()
     }
 
-    /// Whether a caller and a run still stand that a session was begun with.
+    /// Whether a caller and a run still stand that a session or a stream was begun with.
     #[must_use]
-    pub fn stands(&self, caller: &Caller, run: &RunId) -> bool {
+    pub fn stands(&self, caller: &Caller, run: Option<RunId>) -> bool {
         self.identities.stands(caller, run, Timestamp::now())
     }
 

@@ -384,11 +384,11 @@ impl Identities {
         Ok(hex::encode(id))
     }
 
-    /// Whether a caller and a run still stand that a session was begun with. Asks memory only, and is no use of
-    /// the run. What the caller showed may have expired: the session's calls are made with proofs of their own.
+    /// Whether a caller and a run still stand that a session or a stream was begun with. Asks memory only, and is no
+    /// use of the run. What the caller showed may have expired: the session's calls are made with proofs of their own.
     #[must_use]
-    pub fn stands(&self, caller: &Caller, run: &RunId, now: Timestamp) -> bool {
-        let standing = Standing { expires: None, ..caller.standing(Some(*run)) };
+    pub fn stands(&self, caller: &Caller, run: Option<RunId>, now: Timestamp) -> bool {
+        let standing = Standing { expires: None, ..caller.standing(run) };
         match self.runs.check(&standing, now) {
             // Nobody knows for now: calls are refused, and who waits goes on waiting.
             Ok(()) | Err(StandingError::Stale { .. }) => true,

@@ -231,7 +231,7 @@ impl Front {
             Ok(received) => received,
             Err(answer) => return answer,
         };
-        self.admit(knock, body, place).await
+        self.admit(knock, body, place, pace).await
     }
 
     /// Enters the session that a request says it is in, in which its calls are then too. What a session is asked
@@ -286,7 +286,7 @@ impl Front {
         let room = self.seats.reserve(knock.caller.client().name());
         let seat = room.and_then(|room| self.seats.sit(room, knock.caller.clone(), run, Arc::clone(pace)));
         let Some(seat) = seat else { return self.no_seat(knock.origin) };
-        farewell(self.sessions.listen(run, headers, seat))
+        farewell(keeping(self.sessions.listen(run, headers), seat))
     }
 
     /// Says that a client has as many streams as it may have.
@@ -396,7 +396,7 @@ impl Front {
     }
 
     /// Hands a message to the protocol.
-    async fn admit(&self, mut knock: Knock, body: Bytes, place: Place) -> Answer {
+    async fn admit(&self, mut knock: Knock, body: Bytes, place: Place, pace: &Arc<Pace>) -> Answer {
         let Judged { id, method, is_request, call } = match self.judge(&knock, &body, true).await {
             Ok(judged) => judged,
             Err(answer) => return answer,
@@ -427,6 +427,10 @@ impl Front {
                 keeping(readable(self.protocol.handle(request).await, &id), place)
             }
         };
+        if is_stream(&answer) {
+            let seat = self.seats.answer(knock.caller.clone(), knock.session, Arc::clone(pace));
+            answer = keeping(answer, seat);
+        }
         if begins_session && answer.status().is_success() {
             answer = self.begin_session(&knock, answer, &id, client.as_deref()).await;
         }
@@ -621,14 +625,14 @@ fn is_endpoint(parts: &Parts) -> Result<(), Answer> {
     Err(wrong_method(message, allowed))
 }
 
-/// An answer that holds its place among those that are worked on until it is sent, where it is a stream.
-fn keeping(answer: Answer, place: Place) -> Answer {
+/// An answer that holds what it takes until it is sent, where it is a stream.
+fn keeping(answer: Answer, held: impl Send + Sync + 'static) -> Answer {
     if !is_stream(&answer) {
         return answer;
     }
     answer.map(|body| {
         body.map_frame(move |frame| {
-            let _ = &place;
+            let _ = &held;
             frame
         })
         .boxed()

@@ -11,12 +11,14 @@ use std::{
     time::Duration,
 };
 
-use super::refusal::Answer;
 use futures::{StreamExt as _, stream};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{Empty, StreamBody, combinators::BoxBody};
 use hyper::body::{Bytes, Frame};
 use tokio::{sync::Notify, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::refusal::Answer;
 
 /// How many messages may wait to be read.
 const KEPT_MAX: usize = 64;
@@ -177,13 +179,8 @@ impl Reader {
         state.is_over.then_some(None)
     }
 
-    /// The stream as it is sent, from what was read already on. It ends with `until`, which it holds as long as it lasts.
-    pub(super) fn stream(
-        self,
-        first: Option<Event>,
-        priming: bool,
-        until: impl Future<Output = ()> + Send + Sync + 'static,
-    ) -> Answer {
+    /// The stream as it is sent, from what was read already on. It ends when `until` is cancelled.
+    pub(super) fn stream(self, first: Option<Event>, priming: bool, until: CancellationToken) -> Answer {
         let lane = self.lane.number;
         let primed = EventId { lane, index: first.as_ref().map_or(self.after, |event| event.index - 1) };
         let prologue = priming.then(|| Bytes::from(format!("id: {primed}\nretry: {RETRY_MS}\ndata: \n\n")));
@@ -196,7 +193,7 @@ impl Reader {
             };
             Some((frame, reader))
         });
-        let frames = head.chain(rest.take_until(until));
+        let frames = head.chain(rest.take_until(async move { until.cancelled().await }));
         answer(BoxBody::new(StreamBody::new(frames.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes))))))
     }
 }
@@ -231,7 +228,6 @@ fn framed(lane: u64, event: &Event) -> Bytes {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt as _;
-    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
@@ -254,7 +250,7 @@ mod tests {
         assert_eq!(text(first.next().await), "b");
         assert_eq!(text(lane.read(None).next().await), "c", "what nobody took");
         assert_eq!(text(first.next().await), "(end)", "another reads");
-        let again = lane.read(Some(1)).stream(None, false, std::future::pending());
+        let again = lane.read(Some(1)).stream(None, false, CancellationToken::new());
         assert_eq!(
             body(again).await,
             "event: message\nid: 7-2\ndata: b\n\nevent: message\nid: 7-3\ndata: c\n\n"
@@ -296,7 +292,7 @@ mod tests {
     async fn a_stream_begins_with_its_place_where_the_client_knows_of_that_and_ends_when_told() {
         let lane = Lane::new(3);
         let until = CancellationToken::new();
-        let answer = lane.read(None).stream(None, true, until.clone().cancelled_owned());
+        let answer = lane.read(None).stream(None, true, until.clone());
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
         until.cancel();
         assert_eq!(body(answer).await, "id: 3-0\nretry: 1000\ndata: \n\n");

@@ -37,17 +37,9 @@ pub(super) struct Seats {
 /// One stream, until it is dropped. When its caller or its run no longer stands, its connection is hung up.
 pub(super) struct Seat {
     caller: Caller,
-    run: RunId,
+    run: Option<RunId>,
     pace: Arc<Pace>,
-    _client: Share<ClientName>,
-    _run: Share<RunId>,
-}
-
-impl Seat {
-    /// Waits until who holds it no longer stands.
-    pub(super) async fn hung_up(&self) {
-        self.pace.hung_up().cancelled().await;
-    }
+    _shares: Option<(Share<ClientName>, Share<RunId>)>,
 }
 
 impl Seats {
@@ -83,9 +75,18 @@ impl Seats {
         pace: Arc<Pace>,
     ) -> Option<Arc<Seat>> {
         let of_run = self.runs.take(&run, OF_RUN_MAX)?;
-        let seat = Arc::new(Seat { caller, run, pace, _client: client, _run: of_run });
+        Some(self.seat(Seat { caller, run: Some(run), pace, _shares: Some((client, of_run)) }))
+    }
+
+    /// A seat for the answer to a request, which has its place already.
+    pub(super) fn answer(&self, caller: Caller, run: Option<RunId>, pace: Arc<Pace>) -> Arc<Seat> {
+        self.seat(Seat { caller, run, pace, _shares: None })
+    }
+
+    fn seat(&self, seat: Seat) -> Arc<Seat> {
+        let seat = Arc::new(seat);
         self.taken().push(Arc::downgrade(&seat));
-        Some(seat)
+        seat
     }
 
     fn taken(&self) -> MutexGuard<'_, Vec<Weak<Seat>>> {
@@ -96,7 +97,7 @@ impl Seats {
     fn look(&self) {
         let mut taken = self.taken();
         taken.retain(|seat| match seat.upgrade() {
-            Some(seat) if self.gateway.stands(&seat.caller, &seat.run) => true,
+            Some(seat) if self.gateway.stands(&seat.caller, seat.run) => true,
             Some(seat) => {
                 seat.pace.hang_up();
                 false

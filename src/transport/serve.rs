@@ -551,6 +551,9 @@ impl Body for PacedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.pace.hung_up.is_cancelled() {
+            return Poll::Ready(None);
+        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         // The connection takes the next event when the one before has left, but for some kilobytes.
         self.pace.enter_from(Phase::Streaming, Phase::Streaming);
@@ -614,13 +617,14 @@ mod tests {
     }
 
     /// Serves one connection with a stream that has an event every 20 ms, and says how long it was served.
-    async fn serve_stream(event_bytes: usize) -> (TcpStream, tokio::task::JoinHandle<Duration>) {
+    async fn serve_stream(event_bytes: usize) -> (TcpStream, Arc<Pace>, tokio::task::JoinHandle<Duration>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
+        let long = Duration::from_secs(20);
+        let pace = Pace::begin(long, long, Duration::from_millis(400));
+        let of_test = Arc::clone(&pace);
         let serving = tokio::spawn(async move {
-            let long = Duration::from_secs(20);
-            let pace = Pace::begin(long, long, Duration::from_millis(400));
             let of_service = Arc::clone(&pace);
             let service = service_fn(move |_: Request<Incoming>| {
                 let pace = Arc::clone(&of_service);
@@ -643,7 +647,7 @@ mod tests {
             drive(builder().serve_connection(line, service), &pace, CancellationToken::new()).await;
             began.elapsed()
         });
-        (client, serving)
+        (client, of_test, serving)
     }
 
     type Events = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
@@ -661,15 +665,35 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_does_not_read_its_stream_is_dropped() {
-        let (mut client, serving) = serve_stream(1 << 20).await;
+        let (mut client, _pace, serving) = serve_stream(1 << 20).await;
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let served = serving.await.unwrap().as_millis();
         assert!((350..1900).contains(&served), "{served}");
     }
 
     #[tokio::test]
+    async fn a_connection_that_is_hung_up_ends_whether_its_client_reads_or_not() {
+        for reads in [true, false] {
+            let (mut client, pace, serving) = serve_stream(if reads { 10 } else { 1 << 20 }).await;
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            client.read_exact(&mut [0; 12]).await.unwrap();
+            sleep(Duration::from_millis(100)).await;
+            pace.hang_up();
+            let hung_up = Instant::now();
+            if reads {
+                let mut rest = Vec::new();
+                client.read_to_end(&mut rest).await.unwrap();
+                assert!(rest.ends_with(b"\r\n0\r\n\r\n"), "it is told that this is the end");
+            }
+            serving.await.unwrap();
+            let max = if reads { Duration::from_millis(100) } else { LINGER_MAX * 2 };
+            assert!(hung_up.elapsed() < max, "{:?}", hung_up.elapsed());
+        }
+    }
+
+    #[tokio::test]
     async fn a_stream_that_is_read_may_last_longer_than_an_answer() {
-        let (mut client, serving) = serve_stream(10).await;
+        let (mut client, _pace, serving) = serve_stream(10).await;
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
         let mut all = Vec::new();
         client.read_to_end(&mut all).await.unwrap();

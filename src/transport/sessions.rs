@@ -11,7 +11,6 @@ mod tests;
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
-    future,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -40,7 +39,6 @@ use super::{
     mcp::{self, Handler, Peer},
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal},
     room::Place,
-    seats::Seat,
 };
 use crate::{gateway::Gateway, runs::RunId};
 
@@ -157,9 +155,8 @@ impl Sessions {
         }
     }
 
-    /// Opens a stream to a client: the one that belongs to no request, or one that broke off. It ends when who opened
-    /// it no longer stands.
-    pub(super) fn listen(&self, run: RunId, headers: &HeaderMap, seat: Arc<Seat>) -> Answer {
+    /// Opens a stream to a client: the one that belongs to no request, or one that broke off.
+    pub(super) fn listen(&self, run: RunId, headers: &HeaderMap) -> Answer {
         let session = self.of(run);
         let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
         let (lane, after) = match last.map(EventId::parse) {
@@ -170,13 +167,8 @@ impl Sessions {
         // A client that is refused here asks for the same again and again; one that gets nothing goes on without.
         let Some(lane) = lane else { return lane::nothing() };
         let is_primed = after.is_none() && is_primed(version(headers).as_ref());
-        let stop = if lane.number() == COMMON { self.stop.clone() } else { CancellationToken::new() };
-        lane.read(after).stream(None, is_primed, async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = seat.hung_up() => {}
-            }
-        })
+        let until = if lane.number() == COMMON { self.stop.clone() } else { CancellationToken::new() };
+        lane.read(after).stream(None, is_primed, until)
     }
 }
 
@@ -320,7 +312,7 @@ impl Session {
             Ok(None) => return lane::nothing(), // cancelled, or the session is over
             Err(_) => None,
         };
-        reader.stream(first, is_primed(version), future::pending())
+        reader.stream(first, is_primed(version), CancellationToken::new())
     }
 
     /// Takes what the protocol sends for a request.
@@ -437,7 +429,7 @@ fn outgoing(
 ) -> impl Sink<ServerJsonRpcMessage, Error = Infallible> + Send {
     sink::unfold((), move |(), message: ServerJsonRpcMessage| {
         session.pass(&request, &lane, message);
-        future::ready(Ok(()))
+        std::future::ready(Ok(()))
     })
 }
 

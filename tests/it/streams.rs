@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    backend::Backend,
     gate::{Era, Gate},
     project::{Project, key, tool},
     wire::{Wire, answer},
@@ -170,6 +171,32 @@ async fn a_stream_falls_with_the_right_of_its_owner_within_100_ms_and_its_connec
     assert!(revoked.elapsed() < Duration::from_millis(100), "{:?}", revoked.elapsed());
     let others = timeout(Duration::from_millis(300), other.read_to_end(&mut rest)).await;
     assert!(others.is_err(), "others' streams go on");
+}
+
+#[tokio::test]
+async fn the_stream_of_an_answer_falls_with_the_right_of_who_asked() {
+    let backend = Backend::start().await;
+    let mut slow = tool("slow", "read", "slow");
+    (slow["limits"], slow["backend"]["http"]["service"]) = (json!({ "timeout": "50s" }), json!("patient"));
+    let patient = json!({
+        "url": format!("http://{}/", backend.address), "egress": { "loopback": true }, "timeout": "50s"
+    });
+    let gate = Gate::serve(project().service("patient", patient).tool(slow)).await;
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "it", "version": "1" }
+    });
+    let begun = gate.send(Era::Legacy, Some(&key("bot")), "initialize", params).await;
+    let asked = reqwest::Client::new().post(format!("http://{}/mcp", gate.address)).bearer_auth(key("bot"));
+    let asked = asked.header("Mcp-Session-Id", &begun.headers["mcp-session-id"]);
+    let params = json!({ "name": "slow", "arguments": { "id": "1" } });
+    // After ten seconds a client is shown that somebody works on it.
+    let answer = Era::Legacy.request(asked, "tools/call", params).send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    let what = Revocation::Client(ClientName::parse("bot").unwrap());
+    gate.app.runs.revoke(&what, "it", "a test", None, Timestamp::now()).await.unwrap();
+    let revoked = Instant::now();
+    rest(answer).await;
+    assert!(revoked.elapsed() < Duration::from_millis(100), "{:?}", revoked.elapsed());
 }
 
 #[tokio::test]
