@@ -12,6 +12,7 @@ mod listener;
 mod mcp;
 mod media;
 mod oauth;
+mod pace;
 mod page;
 mod peek;
 mod reasons;

@@ -29,6 +29,7 @@ use super::{
     mcp::{Shown, unspoken},
     media::{EVENT_STREAM, accepts, is_answerable, is_readable, plain_media_types},
     oauth::{self, FORM_BYTES_MAX, Wish},
+    pace::{Pace, is_stream},
     peek::{Arguments, Peek, asked, known_versions, nameless, uri_of},
     reasons::{
         challenged, disagreeing, failed, farewell, full, insufficient_scope, malformed, misfit, misnamed,
@@ -38,7 +39,6 @@ use super::{
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal, UNAUTHENTICATED},
     room::{Place, Room},
     seats::Seats,
-    serve::{Pace, is_stream},
     sessions::Sessions,
     source,
     sse::{Door, Streams},
@@ -219,7 +219,7 @@ impl Front {
         if let Err(answer) = self.enter_session(&mut knock, pace).await {
             return answer;
         }
-        if let Err(answer) = is_endpoint(&knock.parts) {
+        if let Some(answer) = off_endpoint(&knock.parts) {
             // Nothing was asked for: older clients try a `GET`, and go on without it.
             return answer;
         }
@@ -607,22 +607,22 @@ fn proof(headers: &HeaderMap) -> Proof {
     }
 }
 
-/// Whether a request is a `POST` to the one endpoint. What a session is asked for is answered by now.
-fn is_endpoint(parts: &Parts) -> Result<(), Answer> {
+/// Refuses what is no `POST` to the one endpoint. What a session is asked for is answered by now.
+fn off_endpoint(parts: &Parts) -> Option<Answer> {
     if parts.uri.path() != ENDPOINT {
         let message = "there is nothing here: the endpoint is `/mcp`";
         let refusal = Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "unknown_path", message);
-        return Err(refusal.answer(&Value::Null));
+        return Some(refusal.answer(&Value::Null));
     }
     let (message, allowed) = match (&parts.method, is_stateless(&parts.headers)) {
-        (&Method::POST, _) => return Ok(()),
+        (&Method::POST, _) => return None,
         (&Method::GET, true) => ("this revision knows no streams that are opened by `GET`", "POST"),
         (&Method::DELETE, true) => ("this revision knows no sessions that could be ended", "POST"),
         (&Method::GET, false) => ("a stream is opened in a session: `Mcp-Session-Id` must name it", "POST"),
         (&Method::DELETE, false) => ("a session is ended by its id: `Mcp-Session-Id` must name it", "POST"),
         _ => ("the endpoint takes `POST`, and in a session `GET` and `DELETE`", "POST, GET, DELETE"),
     };
-    Err(wrong_method(message, allowed))
+    Some(wrong_method(message, allowed))
 }
 
 /// An answer that holds what it takes until it is sent, where it is a stream.

@@ -13,7 +13,8 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    serve::{Pace, permits},
+    pace::Pace,
+    serve::permits,
     shares::{Share, Shares},
 };
 use crate::{gateway::Gateway, identity::Caller, manifest::ClientName, runs::RunId};

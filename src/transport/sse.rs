@@ -31,11 +31,11 @@ use super::{
     front::{Front, Judged, Knock, unknown_session},
     mcp::{Handler, Peer, Shown, unspoken},
     media::is_readable,
+    pace::Pace,
     reasons::{failed, farewell, full, unavailable, wrong_method},
     refusal::{Answer, INVALID_REQUEST, Refusal},
     room,
     seats::Seats,
-    serve::Pace,
 };
 use crate::{
     call::RunClaim,

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use super::wire::Event;
-use crate::transport::{seats::Seat, serve::Pace};
+use crate::transport::{pace::Pace, seats::Seat};
 
 /// How often a stream without events says that it is there. It also finds out whether its client is.
 const PING: Duration = Duration::from_secs(15);

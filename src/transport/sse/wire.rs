@@ -28,7 +28,7 @@ use crate::{
     call::Call,
     gateway::{EdgeError, Gateway},
     runs::RunId,
-    transport::serve::Pace,
+    transport::pace::Pace,
 };
 
 /// How many requests of one stream may be unanswered, and how many messages may wait to be looked at.
