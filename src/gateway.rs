@@ -44,6 +44,7 @@ mod reply;
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     panic::AssertUnwindSafe,
     sync::Arc,
 };
@@ -160,6 +161,7 @@ impl Gateway {
         let now = Timestamp::now();
         let seal = |released: &Released, state| self.rounds.seal(&released.round(&rules.digest), state, now);
         released.seal(seal).map_err(CallError::Round)?;
+        released.may_be_answered().map_err(CallError::Fallen)?;
         Ok(released)
     }
 
@@ -359,6 +361,12 @@ impl Gateway {
         self.identities.begin_stream(caller, Timestamp::now()).await
     }
 
+    /// How many sessions a client may have.
+    #[must_use]
+    pub const fn sessions_max(&self) -> NonZeroU32 {
+        self.identities.sessions_max()
+    }
+
     /// An id for a session that nobody can guess.
     ///
     /// # Errors
@@ -367,9 +375,9 @@ impl Gateway {
         self.identities.new_session_id()
     }
 
-    /// Whether a caller and a run still stand that a session was begun with.
+    /// Whether a caller and a run still stand that a session or a stream was begun with.
     #[must_use]
-    pub fn stands(&self, caller: &Caller, run: &RunId) -> bool {
+    pub fn stands(&self, caller: &Caller, run: Option<RunId>) -> bool {
         self.identities.stands(caller, run, Timestamp::now())
     }
 

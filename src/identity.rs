@@ -90,6 +90,20 @@ impl Identified {
         runs.check(standing, Timestamp::now())
     }
 
+    /// Whether the caller may still be given the answer. What it showed may have expired while that was made. Asks
+    /// memory only.
+    ///
+    /// # Errors
+    /// When its client, key, token or run was revoked, or its run has ended.
+    pub fn may_be_answered(&self) -> Result<(), StandingError> {
+        match (self.still_stands(), &self.ground) {
+            (Err(StandingError::Expired), Some(Ground { runs, standing })) => {
+                runs.check(&Standing { expires: None, ..standing.clone() }, Timestamp::now())
+            }
+            (stands, _) => stands,
+        }
+    }
+
     /// The same question, for whoever has to ask it away from the call.
     pub(crate) fn standing(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let ground = self.ground.clone();
@@ -354,6 +368,12 @@ impl Identities {
         Ok((id, run))
     }
 
+    /// How many sessions a client may have.
+    #[must_use]
+    pub const fn sessions_max(&self) -> NonZeroU32 {
+        self.bounds.sessions
+    }
+
     /// An id for a session that nobody can guess.
     ///
     /// # Errors
@@ -364,11 +384,11 @@ impl Identities {
         Ok(hex::encode(id))
     }
 
-    /// Whether a caller and a run still stand that a session was begun with. Asks memory only, and is no use of
-    /// the run. What the caller showed may have expired: the session's calls are made with proofs of their own.
+    /// Whether a caller and a run still stand that a session or a stream was begun with. Asks memory only, and is no
+    /// use of the run. What the caller showed may have expired: the session's calls are made with proofs of their own.
     #[must_use]
-    pub fn stands(&self, caller: &Caller, run: &RunId, now: Timestamp) -> bool {
-        let standing = Standing { expires: None, ..caller.standing(Some(*run)) };
+    pub fn stands(&self, caller: &Caller, run: Option<RunId>, now: Timestamp) -> bool {
+        let standing = Standing { expires: None, ..caller.standing(run) };
         match self.runs.check(&standing, now) {
             // Nobody knows for now: calls are refused, and who waits goes on waiting.
             Ok(()) | Err(StandingError::Stale { .. }) => true,

@@ -1,15 +1,10 @@
 //! The listener and its connections: few, short, and one request each.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::{
-    body::{Bytes, Incoming},
-    server::conn::http1,
-    service::service_fn,
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::{
@@ -24,6 +19,7 @@ use crate::{
     gateway::Gateway,
     manifest::{AdminKeys, AdminListener},
     runs::Runs,
+    transport::{Ambiguous, OneRequest, answer_one},
     upstream::Upstreams,
 };
 
@@ -103,9 +99,9 @@ impl AdminServer {
             };
             match accepted {
                 Ok((stream, source)) => {
-                    let desk = Arc::clone(&desk);
+                    let (desk, stop) = (Arc::clone(&desk), stop.clone());
                     connections.spawn(async move {
-                        desk.welcome(stream, source).await;
+                        desk.welcome(stream, source, stop).await;
                         drop(permit);
                     });
                 }
@@ -128,31 +124,27 @@ struct Desk {
 }
 
 impl Desk {
-    async fn welcome(self: Arc<Self>, stream: TcpStream, source: SocketAddr) {
-        let service = service_fn(move |request: Request<Incoming>| {
+    async fn welcome(self: Arc<Self>, stream: TcpStream, source: SocketAddr, stop: CancellationToken) {
+        let bounds = OneRequest { head_bytes_max: HEAD_BYTES_MAX, headers_max: HEADERS_MAX, head: HEAD_MAX };
+        let answering = answer_one(stream, bounds, stop, |request| {
             let desk = Arc::clone(&self);
+            // A task of its own: a client that hangs up does not stop a change half-way.
+            let answered = tokio::spawn(async move { desk.decide(source, request).await });
             async move {
-                // A task of its own: a client that hangs up does not stop a change half-way.
-                let answered = tokio::spawn(async move { desk.answer(source, request).await }).await;
-                Ok::<_, Infallible>(answered.unwrap_or_else(|_| response(&Err(broken()))))
+                let answered = answered.await.unwrap_or_else(|_| Err(broken()));
+                response(&answered).map(|body| body.boxed())
             }
         });
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_MAX)
-            .keep_alive(false)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .max_headers(HEADERS_MAX);
-        let _ = timeout(CONNECTION_MAX, builder.serve_connection(TokioIo::new(stream), service)).await;
+        let _ = timeout(CONNECTION_MAX, answering).await;
     }
 
-    async fn answer(&self, source: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        response(&self.decide(source, request).await)
-    }
-
-    async fn decide(&self, source: SocketAddr, request: Request<Incoming>) -> Result<Value, ApiError> {
-        let (parts, body) = request.into_parts();
+    async fn decide(
+        &self,
+        source: SocketAddr,
+        request: Result<Request<Incoming>, Ambiguous>,
+    ) -> Result<Value, ApiError> {
+        let two_lengths = |_| ApiError::bad("framing", "the request says in two ways where its body ends");
+        let (parts, body) = request.map_err(two_lengths)?.into_parts();
         request::check(&parts)?;
         let shown = request::bearer(&parts.headers).ok_or(keys::Unknown("admin_no_key"));
         let admin = shown.and_then(|shown| keys::authenticate(&self.keys, shown, Timestamp::now()));

@@ -13,7 +13,7 @@ use crate::{
     plan::Unsendable,
     policy::AuthorizeError,
     rounds::RoundError,
-    runs::RunsError,
+    runs::{RunsError, StandingError},
     schema::SchemaError,
 };
 
@@ -56,6 +56,9 @@ pub enum CallError {
     /// What the run has seen cannot be remembered.
     #[error(transparent)]
     Runs(RunsError),
+    /// The caller, or its run, lost its right while the call was under way: the answer is there, and not for it.
+    #[error("the caller's right was taken away: {0}")]
+    Fallen(StandingError),
     /// What the caller is asked cannot be sealed for its way there and back.
     #[error(transparent)]
     Round(RoundError),
@@ -82,7 +85,7 @@ impl CallError {
             Self::Audit(refusal) => Some(refusal),
             Self::Execute(refusal) => Some(refusal),
             Self::Output(refusal) => Some(refusal),
-            Self::Runs(_) | Self::Round(_) | Self::Panic { .. } => None,
+            Self::Runs(_) | Self::Fallen(_) | Self::Round(_) | Self::Panic { .. } => None,
         }
     }
 }
@@ -90,7 +93,7 @@ impl CallError {
 impl Refusal for CallError {
     fn stage(&self) -> Stage {
         match self {
-            Self::Runs(_) | Self::Round(_) => Stage::Output,
+            Self::Runs(_) | Self::Fallen(_) | Self::Round(_) => Stage::Output,
             _ => self.refusal().map_or(Stage::Gateway, Refusal::stage),
         }
     }
@@ -98,6 +101,7 @@ impl Refusal for CallError {
     fn code(&self) -> &'static str {
         match self {
             Self::Runs(_) => "runs_unavailable",
+            Self::Fallen(_) => "revoked",
             Self::Round(_) => "request_state",
             _ => self.refusal().map_or("panic", Refusal::code),
         }
@@ -105,6 +109,8 @@ impl Refusal for CallError {
 
     fn public_message(&self) -> String {
         match self {
+            // As it would be told now.
+            Self::Fallen(_) => "authentication failed".into(),
             Self::Runs(_) | Self::Round(_) => format!("answer withheld (rule `{}`)", self.code()),
             _ => self.refusal().map_or_else(|| "internal error".into(), Refusal::public_message),
         }
@@ -112,7 +118,7 @@ impl Refusal for CallError {
 
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Runs(_) | Self::Round(_) => Outcome::Withheld,
+            Self::Runs(_) | Self::Fallen(_) | Self::Round(_) => Outcome::Withheld,
             Self::Panic { sent: true } => Outcome::Unknown,
             _ => self.refusal().map_or(Outcome::Failed, Refusal::outcome),
         }

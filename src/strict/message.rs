@@ -17,6 +17,9 @@ const INVALID_REQUEST: i32 = -32600;
 /// How long a method's name may be: several times the longest of MCP's.
 const METHOD_BYTES_MAX: usize = 128;
 
+/// How long a text that is an id may be: it comes back with each answer.
+const ID_BYTES_MAX: usize = 256;
+
 /// How much of an unknown word a client gets back.
 const ECHO_CHARS_MAX: usize = 32;
 
@@ -216,6 +219,10 @@ impl<'a> Envelope<'a> {
 
 fn read_id(token: Token<'_>) -> Result<Id<'_>, Refused> {
     if let Some(string) = unescape(token) {
+        if string.len() > ID_BYTES_MAX {
+            let message = format!("`id` is longer than {ID_BYTES_MAX} bytes, at byte {}", token.offset);
+            return Err(invalid("id", message));
+        }
         return Ok(Id::String(string));
     }
     match token.text.parse() {
@@ -384,6 +391,15 @@ mod tests {
         );
         let unseen = "\u{ad}".repeat(200_000);
         refuses("method", -32600, &format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{unseen}"}}"#));
+    }
+
+    #[test]
+    fn an_id_is_as_long_as_it_may_be_whatever_it_is_written_with() {
+        let of = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":"{id}","method":"ping"}}"#);
+        assert!(message(of(&r"\u0061".repeat(ID_BYTES_MAX)).as_bytes()).is_ok());
+        refuses("id", -32600, &of(&"a".repeat(ID_BYTES_MAX + 1)));
+        refuses("id", -32600, &of(&"ä".repeat(ID_BYTES_MAX / 2 + 1)));
+        assert_eq!(refusal(&of(&"a".repeat(1_000_000))).id, Value::Null, "it does not come back");
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn nanos(span: Duration) -> u64 {
 }
 
 /// Who is meant by an address: of IPv6, the /64, since one machine has all of it.
-fn subject(source: IpAddr) -> IpAddr {
+pub(super) fn subject(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),

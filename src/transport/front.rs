@@ -17,10 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
 use serde_json::Value;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,17 +26,19 @@ use super::{
     health,
     host::Names,
     http::Protocol,
-    mcp::Shown,
+    mcp::{Shown, unspoken},
     media::{EVENT_STREAM, accepts, is_answerable, is_readable, plain_media_types},
     oauth::{self, FORM_BYTES_MAX, Wish},
+    pace::{Pace, is_stream},
     peek::{Arguments, Peek, asked, known_versions, nameless, uri_of},
     reasons::{
         challenged, disagreeing, failed, farewell, full, insufficient_scope, malformed, misfit, misnamed,
-        no_stream, refuse, token_in_query, too_large, too_many_failures, two_lengths, unavailable,
-        unforwarded,
+        no_stream, streams_full, token_in_query, too_large, too_many_failures, two_lengths, unavailable,
+        unforwarded, wrong_method,
     },
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal, UNAUTHENTICATED},
-    serve::{Pace, is_stream, permits},
+    room::{Place, Room},
+    seats::Seats,
     sessions::Sessions,
     source,
     sse::{Door, Streams},
@@ -68,11 +67,12 @@ pub(super) struct Front {
     names: Names,
     proxies: Vec<Network>,
     failures: Failures,
-    room: Arc<Semaphore>,
+    room: Room,
     body_bytes_max: usize,
     body_timeout: Duration,
     protocol: Protocol,
     sessions: Arc<Sessions>,
+    seats: Arc<Seats>,
     streams: Option<Arc<Streams>>,
 }
 
@@ -107,6 +107,7 @@ impl Front {
         settings: &HttpListener,
         protocol: Protocol,
         sessions: Arc<Sessions>,
+        seats: Arc<Seats>,
         streams: Option<Arc<Streams>>,
     ) -> Self {
         Self {
@@ -114,13 +115,18 @@ impl Front {
             names: Names::of(settings),
             proxies: settings.trusted_proxies.clone(),
             failures: Failures::new(settings.failures),
-            room: Arc::new(Semaphore::new(permits(settings.in_flight))),
+            room: Room::new(settings.in_flight),
             body_bytes_max: settings.body.bytes(),
             body_timeout: settings.body_timeout.duration(),
             protocol,
             sessions,
+            seats,
             streams,
         }
+    }
+
+    pub(super) const fn seats(&self) -> &Arc<Seats> {
+        &self.seats
     }
 
     pub(super) const fn gateway(&self) -> &Arc<Gateway> {
@@ -180,7 +186,7 @@ impl Front {
             self.count(source, "token_in_query");
             return token_in_query().answer(&Value::Null);
         }
-        let Ok(mut proof) = visitor.vouch(proof(&parts.headers)) else {
+        let Ok(proof) = visitor.vouch(proof(&parts.headers)) else {
             self.count(source, "expired_certificate");
             return farewell(self.unauthorized(&Proof::default()));
         };
@@ -195,7 +201,7 @@ impl Front {
             }
             return answer;
         }
-        proof = for_call(proof, &parts.headers);
+        let proof = for_call(proof, &parts.headers);
         let caller = match self.gateway.authenticate(&proof, origin).await {
             Ok(caller) => caller,
             Err(refusal) if refusal.is_ours() => return unavailable().answer(&Value::Null),
@@ -204,20 +210,18 @@ impl Front {
                 return self.unauthorized(&proof);
             }
         };
+        let mut knock = Knock { parts, caller, proof, origin, session: None };
         if let Some(streams) = &self.streams
-            && let Some(door) = Door::of(&parts)
+            && let Some(door) = Door::of(&knock.parts)
         {
-            let knock = Knock { parts, caller, proof, origin, session: None };
             return self.answer_stream(streams, door, knock, body, pace).await;
         }
-        let session = match self.session(&parts, &caller, &mut proof, source).await {
-            Ok(session) => session,
-            Err(answer) => return answer,
-        };
-        let knock = Knock { parts, caller, proof, origin, session };
-        if let Err(refusal) = is_endpoint(&knock.parts) {
+        if let Err(answer) = self.enter_session(&mut knock, pace).await {
+            return answer;
+        }
+        if let Some(answer) = off_endpoint(&knock.parts) {
             // Nothing was asked for: older clients try a `GET`, and go on without it.
-            return refusal.answer(&Value::Null);
+            return answer;
         }
         let form = is_readable(&knock.parts.headers).and_then(|()| is_answerable(&knock.parts.headers));
         if let Err(refusal) = form {
@@ -227,55 +231,68 @@ impl Front {
             Ok(received) => received,
             Err(answer) => return answer,
         };
-        self.admit(knock, body, place).await
+        self.admit(knock, body, place, pace).await
     }
 
-    /// The session that a request says it is in, which its calls are then in too. What a session is asked for
-    /// beside calls is answered here: its end, and its stream.
-    async fn session(
-        &self,
-        parts: &Parts,
-        caller: &Caller,
-        proof: &mut Proof,
-        source: SocketAddr,
-    ) -> Result<Option<RunId>, Answer> {
-        let session = session(&parts.headers).map_err(|refusal| refusal.answer(&Value::Null))?;
-        let Some(session) = session else { return Ok(None) };
-        let run = match self.gateway.session(caller, &session).await {
+    /// Enters the session that a request says it is in, in which its calls are then too. What a session is asked
+    /// for beside calls is answered here: its end, and its stream.
+    async fn enter_session(&self, knock: &mut Knock, pace: &Arc<Pace>) -> Result<(), Answer> {
+        let session = match session(&knock.parts.headers) {
+            Ok(None) => return Ok(()),
+            Ok(Some(session)) => session,
+            Err(refusal) => return Err(self.refuse_session(knock, refusal).await),
+        };
+        let run = match self.gateway.session(&knock.caller, &session).await {
             Ok(run) => run,
             Err(error) if error.is_ours() => return Err(unavailable().answer(&Value::Null)),
-            Err(_) => {
-                // The same for one that never was as for somebody else's.
-                self.count(source, "unknown_session");
-                return Err(unknown_session().answer(&Value::Null));
-            }
+            // The same for one that never was as for somebody else's.
+            Err(_) => return Err(self.refuse_session(knock, unknown_session()).await),
         };
-        if parts.uri.path() == ENDPOINT {
-            match parts.method {
+        if knock.parts.uri.path() == ENDPOINT {
+            match knock.parts.method {
                 Method::DELETE => {
                     self.gateway.end_run(&run).await;
                     self.sessions.end(&run);
                     return Err(ended());
                 }
-                Method::GET if !is_stateless(&parts.headers) => {
-                    return Err(self.listen(run, &parts.headers));
+                Method::GET if !is_stateless(&knock.parts.headers) => {
+                    return Err(self.listen(run, knock, pace));
                 }
                 _ => {}
             }
         }
-        proof.run = Some(RunClaim::Session(session.into()));
-        Ok(Some(run))
+        knock.proof.run = Some(RunClaim::Session(session.into()));
+        knock.session = Some(run);
+        Ok(())
     }
 
-    fn listen(&self, run: RunId, headers: &HeaderMap) -> Answer {
-        let known = known_versions();
+    /// Refuses a session. A message in it may have been a call, and is put on record; the rest is counted.
+    async fn refuse_session(&self, knock: &Knock, refusal: Refusal) -> Answer {
+        if knock.parts.method == Method::POST && knock.parts.uri.path() == ENDPOINT {
+            return self.refuse(knock, None, &Value::Null, refusal).await;
+        }
+        self.gateway.count(knock.origin.source, refusal.word);
+        refusal.answer(&Value::Null)
+    }
+
+    fn listen(&self, run: RunId, knock: &Knock, pace: &Arc<Pace>) -> Answer {
+        let (headers, known) = (&knock.parts.headers, known_versions());
         if let Err(error) = headers::agree(headers, Said::default(), known) {
             return disagreeing(error, known).answer(&Value::Null);
         }
         if !accepts(headers, EVENT_STREAM) {
             return no_stream().answer(&Value::Null);
         }
-        self.sessions.listen(run, headers)
+        let room = self.seats.reserve(knock.caller.client().name());
+        let seat = room.and_then(|room| self.seats.sit(room, knock.caller.clone(), run, Arc::clone(pace)));
+        let Some(seat) = seat else { return self.no_seat(knock.origin) };
+        farewell(keeping(self.sessions.listen(run, headers), seat))
+    }
+
+    /// Says that a client has as many streams as it may have.
+    pub(super) fn no_seat(&self, origin: Origin) -> Answer {
+        self.gateway.count(origin.source, "streams_full");
+        streams_full().answer(&Value::Null)
     }
 
     /// Reads a body, as soon as there is a place to work on it.
@@ -284,8 +301,8 @@ impl Front {
         knock: &Knock,
         body: Incoming,
         pace: &Pace,
-    ) -> Result<(OwnedSemaphorePermit, Bytes), Answer> {
-        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
+    ) -> Result<(Place, Bytes), Answer> {
+        let Some(place) = self.room.of_client(knock.caller.client().name()) else {
             self.gateway.count(knock.origin.source, "in_flight_full");
             return Err(full().answer(&Value::Null));
         };
@@ -379,11 +396,17 @@ impl Front {
     }
 
     /// Hands a message to the protocol.
-    async fn admit(&self, mut knock: Knock, body: Bytes, place: OwnedSemaphorePermit) -> Answer {
+    async fn admit(&self, mut knock: Knock, body: Bytes, place: Place, pace: &Arc<Pace>) -> Answer {
         let Judged { id, method, is_request, call } = match self.judge(&knock, &body, true).await {
             Ok(judged) => judged,
             Err(answer) => return answer,
         };
+        if is_request && let Some(unspoken) = unspoken(&self.gateway, &method) {
+            // Older revisions know a 404 only as the end of a session.
+            let is_known = is_stateless(&knock.parts.headers);
+            let status = if is_known { StatusCode::NOT_FOUND } else { StatusCode::OK };
+            return Refusal { status, ..unspoken }.answer(&id);
+        }
         let reached = Arc::new(AtomicBool::new(false));
         let shown = Shown { proof: knock.proof.clone(), origin: knock.origin, reached: Arc::clone(&reached) };
         knock.parts.extensions.insert(shown);
@@ -404,6 +427,10 @@ impl Front {
                 keeping(readable(self.protocol.handle(request).await, &id), place)
             }
         };
+        if is_stream(&answer) {
+            let seat = self.seats.answer(knock.caller.clone(), knock.session, Arc::clone(pace));
+            answer = keeping(answer, seat);
+        }
         if begins_session && answer.status().is_success() {
             answer = self.begin_session(&knock, answer, &id, client.as_deref()).await;
         }
@@ -471,7 +498,7 @@ impl Front {
         if !wish.has_body() {
             return oauth::document(wish, parts, &self.gateway).await;
         }
-        let Ok(_place) = self.room.try_acquire() else {
+        let Some(_place) = origin.source.and_then(|source| self.room.of_stranger(source)) else {
             self.gateway.count(origin.source, "in_flight_full");
             return full().answer(&Value::Null);
         };
@@ -580,29 +607,32 @@ fn proof(headers: &HeaderMap) -> Proof {
     }
 }
 
-/// Whether a request is a `POST` to the one endpoint.
-fn is_endpoint(parts: &Parts) -> Result<(), Refusal> {
+/// Refuses what is no `POST` to the one endpoint. What a session is asked for is answered by now.
+fn off_endpoint(parts: &Parts) -> Option<Answer> {
     if parts.uri.path() != ENDPOINT {
-        return refuse(
-            StatusCode::NOT_FOUND,
-            "unknown_path",
-            "there is nothing here: the endpoint is `/mcp`",
-        );
+        let message = "there is nothing here: the endpoint is `/mcp`";
+        let refusal = Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "unknown_path", message);
+        return Some(refusal.answer(&Value::Null));
     }
-    if parts.method != Method::POST {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, "http_method", "the endpoint takes `POST` only");
-    }
-    Ok(())
+    let (message, allowed) = match (&parts.method, is_stateless(&parts.headers)) {
+        (&Method::POST, _) => return None,
+        (&Method::GET, true) => ("this revision knows no streams that are opened by `GET`", "POST"),
+        (&Method::DELETE, true) => ("this revision knows no sessions that could be ended", "POST"),
+        (&Method::GET, false) => ("a stream is opened in a session: `Mcp-Session-Id` must name it", "POST"),
+        (&Method::DELETE, false) => ("a session is ended by its id: `Mcp-Session-Id` must name it", "POST"),
+        _ => ("the endpoint takes `POST`, and in a session `GET` and `DELETE`", "POST, GET, DELETE"),
+    };
+    Some(wrong_method(message, allowed))
 }
 
-/// An answer that holds its place among those that are worked on until it is sent, where it is a stream.
-fn keeping(answer: Answer, place: OwnedSemaphorePermit) -> Answer {
+/// An answer that holds what it takes until it is sent, where it is a stream.
+fn keeping(answer: Answer, held: impl Send + Sync + 'static) -> Answer {
     if !is_stream(&answer) {
         return answer;
     }
     answer.map(|body| {
         body.map_frame(move |frame| {
-            let _ = &place;
+            let _ = &held;
             frame
         })
         .boxed()

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     front::Front,
     mcp::{Handler, Peer},
+    seats::Seats,
     serve::{self, Bounds},
     sessions::Sessions,
     sse::Streams,
@@ -86,9 +87,10 @@ impl HttpServer {
     pub async fn serve(self, gateway: Arc<Gateway>, stop: CancellationToken) {
         let _registered = gateway.listens_on(self.address); // before anybody can call
         let (sessions, _sweeper) = Sessions::start(Arc::clone(&gateway), stop.clone());
+        let (seats, _looking) = Seats::start(Arc::clone(&gateway), self.settings.connections);
         let streams = self.settings.sse.then(|| Arc::new(Streams::new(stop.clone())));
         let protocol = protocol(Arc::clone(&gateway), &self.settings);
-        let front = Front::new(gateway, &self.settings, protocol, sessions, streams.clone());
+        let front = Front::new(gateway, &self.settings, protocol, sessions, seats, streams.clone());
         let bounds = Bounds {
             connections_max: self.settings.connections,
             head: self.settings.header_timeout.duration(),

@@ -14,10 +14,11 @@ use std::{
 };
 
 use futures::FutureExt as _;
+use http::StatusCode;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode,
+        CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult,
         GetPromptRequestParams, GetPromptResponse, Implementation, InputResponses, ListPromptsResult,
         ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
         ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     page::{self, Page},
     peek::asked,
+    refusal::{METHOD_NOT_FOUND, Refusal},
     relay::{self, Wanted},
     wire::{wire_reply, wire_tool},
 };
@@ -62,6 +64,23 @@ const SPOKEN: [&str; 11] = [
     "tools/call",
     "tools/list",
 ];
+
+/// Why a method is none that is spoken here: a release without resources, or without prompts, does not speak of them.
+pub(super) fn unspoken(gateway: &Gateway, method: &str) -> Option<Refusal> {
+    let is_spoken = || {
+        let (has_resources, has_prompts) = gateway.rules().catalog.offers();
+        match method.split_once('/') {
+            Some(("resources", _)) => has_resources,
+            Some(("prompts", _)) => has_prompts,
+            _ => true,
+        }
+    };
+    if SPOKEN.contains(&method) && is_spoken() {
+        return None;
+    }
+    let message = format!("unknown method `{method}`").into();
+    Some(Refusal { message, ..Refusal::new(StatusCode::NOT_FOUND, METHOD_NOT_FOUND, "unknown_method", "") })
+}
 
 /// Who sits at the other end.
 #[derive(Clone, Debug)]
@@ -335,9 +354,6 @@ impl Handler {
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let CustomRequest { method, params, .. } = request;
-        if !SPOKEN.contains(&method.as_str()) {
-            return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None));
-        }
         self.spoken(&method)?;
         let message = "the parameters do not fit the method";
         let said = |key: &str| {

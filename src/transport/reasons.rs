@@ -91,6 +91,19 @@ pub(super) fn full() -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "in_flight_full", "the server is busy: try again")
 }
 
+pub(super) fn streams_full() -> Refusal {
+    let message = "there are as many streams as there may be: close one, or try again later";
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "streams_full", message)
+}
+
+/// The path is there, and not for this method.
+pub(super) fn wrong_method(message: &'static str, allowed: &'static str) -> Answer {
+    let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, "http_method", message);
+    let mut answer = refusal.answer(&Value::Null);
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
 pub(super) fn failed() -> Refusal {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR, "failed", "internal error")
 }

@@ -14,6 +14,8 @@ pub(super) type Answer = Response<BoxBody<Bytes, Infallible>>;
 
 /// JSON-RPC 2.0 §5.1: the message is not a request.
 pub(super) const INVALID_REQUEST: i32 = -32600;
+/// JSON-RPC 2.0 §5.1: there is no such method.
+pub(super) const METHOD_NOT_FOUND: i32 = -32601;
 /// JSON-RPC 2.0 §5.1: the method cannot be called with these parameters.
 pub(super) const INVALID_PARAMS: i32 = -32602;
 /// JSON-RPC 2.0 §5.1: the gate itself failed.

@@ -5,28 +5,21 @@
 //! connection, so that a connection that misbehaves is dropped with everything it holds.
 
 use std::{
-    convert::Infallible,
-    future::poll_fn,
-    io,
-    net::SocketAddr,
-    num::NonZeroU32,
-    pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
-    time::Duration,
+    convert::Infallible, future::poll_fn, io, net::SocketAddr, num::NonZeroU32, pin::pin, sync::Arc,
+    task::Poll, time::Duration,
 };
 
-use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, combinators::BoxBody};
+use http::{Request, StatusCode, header};
+use http_body_util::combinators::BoxBody;
 use hyper::{
-    body::{Body, Bytes, Frame, Incoming, SizeHint},
+    body::{Bytes, Incoming},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, sleep_until, timeout},
@@ -34,14 +27,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    framing::Framing,
     front::Front,
+    pace::{Line, Pace, Phase, paced},
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal},
     tls::{Greeting, Tls},
     visitor::Visitor,
 };
-
-const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// How large the head of a request may be.
 const HEAD_BYTES_MAX: usize = 32 << 10;
@@ -51,10 +42,6 @@ const HEADERS_MAX: usize = 100;
 
 /// How long an answer may take to be read by its client.
 const WRITE_MAX: Duration = Duration::from_secs(30);
-
-/// How long a connection is still read from after its last answer, so that a client that was sending
-/// reads the answer before it learns that the connection is closed.
-const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// How many connections beyond the cap are told so at once; the rest are closed without a word, as all of
 /// them are where telling them would take a handshake.
@@ -193,6 +180,46 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     drive(connection, &pace, stop).await;
 }
 
+/// What the one request of a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OneRequest {
+    /// How large its head may be.
+    pub(crate) head_bytes_max: usize,
+    /// How many headers it may have.
+    pub(crate) headers_max: usize,
+    /// How long its head may take to arrive.
+    pub(crate) head: Duration,
+}
+
+/// A request that says in two ways where its body ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ambiguous;
+
+/// Answers one request of a connection, whose head is read as exactly as that of any.
+pub(crate) async fn answer_one<F>(
+    stream: TcpStream,
+    bounds: OneRequest,
+    stop: CancellationToken,
+    answer: impl Fn(Result<Request<Incoming>, Ambiguous>) -> F,
+) where
+    F: Future<Output = Answer>,
+{
+    let pace = Pace::begin(bounds.head, bounds.head, WRITE_MAX);
+    let service = service_fn(|request: Request<Incoming>| {
+        pace.enter(Phase::Working);
+        let is_ambiguous = pace.is_ambiguous() && request.headers().contains_key(header::TRANSFER_ENCODING);
+        if is_ambiguous {
+            pace.leave_unread();
+        }
+        let answered = answer(if is_ambiguous { Err(Ambiguous) } else { Ok(request) });
+        let pace = Arc::clone(&pace);
+        async move { Ok::<_, Infallible>(paced(answered.await, pace)) }
+    });
+    let line = TokioIo::new(Line::new(stream, Arc::clone(&pace)));
+    let mut builder = exact(bounds.head_bytes_max, bounds.headers_max);
+    drive(builder.keep_alive(false).serve_connection(line, service), &pace, stop).await;
+}
+
 fn full() -> Refusal {
     let message = "the server has no room for more connections";
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, "connections_full", message)
@@ -220,11 +247,15 @@ async fn turn_away(stream: TcpStream, why: Refusal, stop: CancellationToken, per
 }
 
 fn builder() -> http1::Builder {
+    exact(HEAD_BYTES_MAX, HEADERS_MAX)
+}
+
+fn exact(head_bytes_max: usize, headers_max: usize) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // The deadlines are the pace's: this one would count an idle connection's time as a head's.
-    builder.header_read_timeout(None).max_headers(HEADERS_MAX);
+    builder.header_read_timeout(None).max_headers(headers_max);
     // The first is what is kept of what came, give or take; the second is exact.
-    builder.max_buf_size(HEAD_BYTES_MAX).max_header_size(HEAD_BYTES_MAX);
+    builder.max_buf_size(head_bytes_max).max_header_size(head_bytes_max);
     builder
 }
 
@@ -239,7 +270,13 @@ where
     let mut alarm = pin!(sleep(Duration::ZERO));
     let mut stopped = pin!(stop.cancelled());
     let mut stopping = false;
+    let mut hung_up = pin!(pace.hung_up().cancelled());
+    let mut hanging_up = false;
     poll_fn(|context| {
+        if !hanging_up && hung_up.as_mut().poll(context).is_ready() {
+            hanging_up = true;
+            pace.enter(Phase::Closing); // whoever reads still learns that this is the end
+        }
         if !stopping && stopped.as_mut().poll(context).is_ready() {
             stopping = true;
             if pace.is_waiting() {
@@ -259,266 +296,16 @@ where
     .await;
 }
 
-/// What a connection is doing.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Phase {
-    /// Reading the head of a request.
-    Head,
-    /// Working on a request.
-    Working,
-    /// Writing an answer.
-    Writing,
-    /// Writing an answer whose parts come when they come; each has its own time to be read.
-    Streaming,
-    /// The whole answer is made, and perhaps not yet written.
-    Made,
-    /// Waiting for a next request.
-    Idle,
-    /// Ending.
-    Closing,
-}
-
-/// What a connection is doing, and until when it may.
-#[derive(Debug)]
-pub(super) struct Pace {
-    head: Duration,
-    idle: Duration,
-    write: Duration,
-    now: Mutex<Now>,
-}
-
-#[derive(Debug)]
-struct Now {
-    phase: Phase,
-    deadline: Option<Instant>,
-    /// A request's body was not read to its end.
-    unread: bool,
-    /// A request could be read in two ways.
-    ambiguous: bool,
-}
-
-impl Pace {
-    fn begin(head: Duration, idle: Duration, write: Duration) -> Arc<Self> {
-        let now = Now {
-            phase: Phase::Head,
-            deadline: Some(Instant::now() + head),
-            unread: false,
-            ambiguous: false,
-        };
-        Arc::new(Self { head, idle, write, now: Mutex::new(now) })
-    }
-
-    /// Says that a request is answered without its body being read.
-    pub(super) fn leave_unread(&self) {
-        self.now().unread = true;
-    }
-
-    /// Says that the body was read after all.
-    pub(super) fn read_all(&self) {
-        self.now().unread = false;
-    }
-
-    /// Whether a request has come that could be read in two ways. It is its connection's last.
-    pub(super) fn is_ambiguous(&self) -> bool {
-        self.now().ambiguous
-    }
-
-    /// Whether the client has not read all that was written.
-    pub(super) fn is_behind(&self) -> bool {
-        let now = self.now();
-        now.phase == Phase::Streaming && now.deadline.is_some()
-    }
-
-    fn now(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(&self, phase: Phase) {
-        let mut now = self.now();
-        let span = match phase {
-            Phase::Head => Some(self.head),
-            Phase::Working => None,
-            Phase::Writing | Phase::Streaming => Some(self.write),
-            Phase::Made => {
-                now.phase = phase; // in the time that is left for writing
-                return;
-            }
-            Phase::Idle => Some(self.idle),
-            Phase::Closing => Some(LINGER_MAX),
-        };
-        if phase == Phase::Working {
-            now.unread = false;
-        }
-        now.phase = phase;
-        now.deadline = span.map(|span| Instant::now() + span);
-    }
-
-    fn enter_from(&self, from: Phase, to: Phase) {
-        if self.now().phase == from {
-            self.enter(to);
-        }
-    }
-
-    /// What was written has left.
-    fn flushed(&self) {
-        let mut now = self.now();
-        if now.phase == Phase::Streaming {
-            now.deadline = None;
-        }
-        drop(now);
-        self.enter_from(Phase::Made, Phase::Idle);
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.now().deadline
-    }
-
-    /// Whether no request is being worked on.
-    fn is_waiting(&self) -> bool {
-        matches!(self.now().phase, Phase::Head | Phase::Idle)
-    }
-}
-
-/// A connection's bytes, which tell its pace.
-struct Line<S> {
-    stream: S,
-    pace: Arc<Pace>,
-    framing: Framing,
-    shut: bool,
-}
-
-impl<S> Line<S> {
-    fn new(stream: S, pace: Arc<Pace>) -> Self {
-        Self { stream, pace, framing: Framing::default(), shut: false }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        let read = buffer.filled().get(before..).unwrap_or_default();
-        if !read.is_empty() {
-            self.pace.enter_from(Phase::Idle, Phase::Head);
-            self.framing.read(read);
-            if self.framing.is_ambiguous() {
-                self.pace.now().ambiguous = true;
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        self.pace.flushed();
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.shut {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
-            self.shut = true;
-            self.pace.enter(Phase::Closing);
-        }
-        if !self.pace.now().unread {
-            return Poll::Ready(Ok(()));
-        }
-        // What a client still sends is thrown away: closing on it would also throw the answer away.
-        let mut scratch = [0; 4096];
-        loop {
-            let mut buffer = ReadBuf::new(&mut scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-        }
-    }
-}
-
-/// An answer whose client has a while to read it.
-fn paced(mut answer: Answer, pace: Arc<Pace>) -> Answer {
-    if pace.now().unread {
-        // The connection ends if the body is not there yet: a client that is not told sends its next request
-        // into the void.
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    pace.enter(if is_stream(&answer) { Phase::Streaming } else { Phase::Writing });
-    answer.map(|body| PacedBody { body, pace }.boxed())
-}
-
-/// Whether an answer is a stream of events.
-pub(super) fn is_stream(answer: &Answer) -> bool {
-    answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM))
-}
-
-struct PacedBody {
-    body: BoxBody<Bytes, Infallible>,
-    pace: Arc<Pace>,
-}
-
-impl Body for PacedBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        // The connection takes the next event when the one before has left, but for some kilobytes.
-        self.pace.enter_from(Phase::Streaming, Phase::Streaming);
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for PacedBody {
-    fn drop(&mut self) {
-        // A stream has its last event to write.
-        self.pace.enter_from(Phase::Streaming, Phase::Writing);
-        self.pace.enter_from(Phase::Writing, Phase::Made);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use http_body_util::Full;
+    use std::{pin::Pin, sync::Mutex, task::Context};
+
+    use http::HeaderValue;
+    use http_body_util::{BodyExt as _, Full};
+    use hyper::body::{Body, Frame};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    use super::*;
+    use super::{super::pace::LINGER_MAX, *};
 
     /// Serves one connection with an answer of 32 MiB, and says how long it was served.
     async fn serve_large(write: Duration) -> (TcpStream, tokio::task::JoinHandle<Duration>) {
@@ -553,13 +340,14 @@ mod tests {
     }
 
     /// Serves one connection with a stream that has an event every 20 ms, and says how long it was served.
-    async fn serve_stream(event_bytes: usize) -> (TcpStream, tokio::task::JoinHandle<Duration>) {
+    async fn serve_stream(event_bytes: usize) -> (TcpStream, Arc<Pace>, tokio::task::JoinHandle<Duration>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
+        let long = Duration::from_secs(20);
+        let pace = Pace::begin(long, long, Duration::from_millis(400));
+        let of_test = Arc::clone(&pace);
         let serving = tokio::spawn(async move {
-            let long = Duration::from_secs(20);
-            let pace = Pace::begin(long, long, Duration::from_millis(400));
             let of_service = Arc::clone(&pace);
             let service = service_fn(move |_: Request<Incoming>| {
                 let pace = Arc::clone(&of_service);
@@ -582,7 +370,7 @@ mod tests {
             drive(builder().serve_connection(line, service), &pace, CancellationToken::new()).await;
             began.elapsed()
         });
-        (client, serving)
+        (client, of_test, serving)
     }
 
     type Events = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
@@ -600,15 +388,35 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_does_not_read_its_stream_is_dropped() {
-        let (mut client, serving) = serve_stream(1 << 20).await;
+        let (mut client, _pace, serving) = serve_stream(1 << 20).await;
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let served = serving.await.unwrap().as_millis();
         assert!((350..1900).contains(&served), "{served}");
     }
 
     #[tokio::test]
+    async fn a_connection_that_is_hung_up_ends_whether_its_client_reads_or_not() {
+        for reads in [true, false] {
+            let (mut client, pace, serving) = serve_stream(if reads { 10 } else { 1 << 20 }).await;
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            client.read_exact(&mut [0; 12]).await.unwrap();
+            sleep(Duration::from_millis(100)).await;
+            pace.hang_up();
+            let hung_up = Instant::now();
+            if reads {
+                let mut rest = Vec::new();
+                client.read_to_end(&mut rest).await.unwrap();
+                assert!(rest.ends_with(b"\r\n0\r\n\r\n"), "it is told that this is the end");
+            }
+            serving.await.unwrap();
+            let max = if reads { Duration::from_millis(100) } else { LINGER_MAX * 2 };
+            assert!(hung_up.elapsed() < max, "{:?}", hung_up.elapsed());
+        }
+    }
+
+    #[tokio::test]
     async fn a_stream_that_is_read_may_last_longer_than_an_answer() {
-        let (mut client, serving) = serve_stream(10).await;
+        let (mut client, _pace, serving) = serve_stream(10).await;
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
         let mut all = Vec::new();
         client.read_to_end(&mut all).await.unwrap();

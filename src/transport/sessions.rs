@@ -29,7 +29,7 @@ use rmcp::{
     service::serve_directly_with_ct,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -38,6 +38,7 @@ use super::{
     lane::{self, EventId, Lane},
     mcp::{self, Handler, Peer},
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal},
+    room::Place,
 };
 use crate::{gateway::Gateway, runs::RunId};
 
@@ -116,7 +117,7 @@ impl Sessions {
         run: RunId,
         parts: Parts,
         body: &[u8],
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Answer, Refusal> {
         let session = self.of(run);
         match serde_json::from_slice(body).map_err(|_| no_message())? {
@@ -217,7 +218,7 @@ struct State {
 struct Work {
     lane: Arc<Lane>,
     inbound: mpsc::Sender<ClientJsonRpcMessage>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// What the client was asked, for which request, and what the asker calls it.
@@ -261,7 +262,7 @@ impl Session {
         message: ClientJsonRpcMessage,
         handler: impl ServerHandler,
         version: Option<&ProtocolVersion>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Arc<Lane>, Refusal> {
         let (inbound, messages) = mpsc::channel(WAITING_MAX);
         let lane = {

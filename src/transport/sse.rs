@@ -15,12 +15,12 @@ use std::{
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use rmcp::{ServiceExt as _, model::ClientJsonRpcMessage};
-use serde_json::Value;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{sleep, timeout},
+use rmcp::{
+    ServiceExt as _,
+    model::{ClientJsonRpcMessage, ClientRequest, CustomRequest},
 };
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -29,11 +29,13 @@ use self::{
 };
 use super::{
     front::{Front, Judged, Knock, unknown_session},
-    mcp::{Handler, Peer, Shown},
+    mcp::{Handler, Peer, Shown, unspoken},
     media::is_readable,
-    reasons::{failed, full, unavailable},
+    pace::Pace,
+    reasons::{failed, farewell, full, unavailable, wrong_method},
     refusal::{Answer, INVALID_REQUEST, Refusal},
-    serve::Pace,
+    room,
+    seats::Seats,
 };
 use crate::{
     call::RunClaim,
@@ -46,9 +48,6 @@ use crate::{
 const STREAM: &str = "/sse";
 /// Where messages are posted.
 const MESSAGES: &str = "/messages";
-
-/// How often it is looked whether a stream's caller and run still stand.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// How long calls of streams may take to be answered once the listener stops.
 const DRAIN_MAX: Duration = Duration::from_secs(8);
@@ -89,12 +88,27 @@ struct Stream {
     /// Whether the run is the stream's own, and not that of a token that is bound to one.
     owns_run: bool,
     inbox: Inbox,
+    pace: Arc<Pace>,
     ended: CancellationToken,
+}
+
+/// Why no stream begins.
+enum NotBegun {
+    /// The client, or the run, has as many as it may have.
+    Full,
+    /// The session does not begin.
+    Session(SessionError),
+}
+
+impl From<SessionError> for NotBegun {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
 }
 
 /// The place of a request that is worked on. The protocol drops it with the request's context.
 #[derive(Clone, Debug)]
-struct Place(#[expect(dead_code, reason = "it is only held")] Arc<OwnedSemaphorePermit>);
+struct Place(#[expect(dead_code, reason = "it is only held")] Arc<room::Place>);
 
 impl Streams {
     /// None yet. Once `stop` is cancelled, those that are open end.
@@ -110,20 +124,24 @@ impl Streams {
     async fn begin(
         self: Arc<Self>,
         gateway: Arc<Gateway>,
+        seats: Arc<Seats>,
         caller: Caller,
         pace: Arc<Pace>,
-    ) -> Result<Events, SessionError> {
+    ) -> Result<Events, NotBegun> {
+        let room = seats.reserve(caller.client().name()).ok_or(NotBegun::Full)?;
         let bound = caller.grant().and_then(|grant| grant.run);
         let (id, run) = match bound {
             // It is in its run already, of which the stream is a part.
             Some(run) => (gateway.new_session_id()?, run),
             None => gateway.begin_stream(&caller).await?,
         };
-        let (inbox, wire, events) = wire(Arc::clone(&gateway));
+        let seat = seats.sit(room, caller.clone(), run, Arc::clone(&pace)).ok_or(NotBegun::Full)?;
+        let (inbox, wire, events) = wire(Arc::clone(&gateway), Arc::clone(&pace), run);
         wire.announce(event("endpoint", &format!("{MESSAGES}?sessionId={id}")));
         let ended = CancellationToken::new();
-        let events = Events::new(events, pace, ended.clone());
-        let stream = Arc::new(Stream { gateway, id, caller, run, owns_run: bound.is_none(), inbox, ended });
+        let events = Events::new(events, Arc::clone(&pace), ended.clone(), seat);
+        let owns_run = bound.is_none();
+        let stream = Arc::new(Stream { gateway, id, caller, run, owns_run, inbox, pace, ended });
         self.open().insert(stream.id.clone(), Arc::clone(&stream));
         self.sessions.spawn(stream.serve(wire, Arc::clone(&self)));
         Ok(events)
@@ -152,20 +170,13 @@ impl Stream {
         tokio::select! {
             () = protocol => {}
             () = self.ended.cancelled() => {}
-            () = self.fall() => {}
+            () = self.pace.hung_up().cancelled() => {}
             () = self.drain(&streams.stop) => {}
         }
         self.ended.cancel();
         streams.open().remove(&self.id);
         if self.owns_run {
             self.gateway.end_run(&self.run).await;
-        }
-    }
-
-    /// Waits until the caller, or the run, was revoked, or the run has ended or expired.
-    async fn fall(&self) {
-        while self.gateway.stands(&self.caller, &self.run) {
-            sleep(LOOK).await;
         }
     }
 
@@ -220,11 +231,12 @@ impl Front {
     async fn open_stream(&self, streams: &Arc<Streams>, knock: Knock, pace: &Arc<Pace>) -> Answer {
         let Knock { caller, origin, .. } = knock;
         let (streams, gateway) = (Arc::clone(streams), Arc::clone(self.gateway()));
-        let of_body = Arc::clone(pace);
+        let (seats, of_body) = (Arc::clone(self.seats()), Arc::clone(pace));
         // A task of its own: a client that hangs up leaves no session that has begun and ends with nothing.
-        match tokio::spawn(async move { streams.begin(gateway, caller, of_body).await }).await {
-            Ok(Ok(events)) => events_answer(events),
-            Ok(Err(error)) => self.not_begun(error, origin, &Value::Null),
+        match tokio::spawn(async move { streams.begin(gateway, seats, caller, of_body).await }).await {
+            Ok(Ok(events)) => farewell(events_answer(events)),
+            Ok(Err(NotBegun::Full)) => self.no_seat(origin),
+            Ok(Err(NotBegun::Session(error))) => self.not_begun(error, origin, &Value::Null),
             Err(_) => failed().answer(&Value::Null),
         }
     }
@@ -233,7 +245,7 @@ impl Front {
     async fn take_message(&self, streams: &Streams, mut knock: Knock, body: Incoming, pace: &Pace) -> Answer {
         let id = match session_id(&knock.parts.uri) {
             Ok(id) => id,
-            Err(refusal) => return refusal.answer(&Value::Null),
+            Err(refusal) => return self.refuse(&knock, None, &Value::Null, refusal).await,
         };
         let stream = match self.own_stream(streams, &knock, &id).await {
             Ok(stream) => stream,
@@ -263,8 +275,7 @@ impl Front {
             return Ok(stream);
         }
         // The same for one that never was as for somebody else's.
-        self.gateway().count(knock.origin.source, "unknown_session");
-        Err(unknown_session().answer(&Value::Null))
+        Err(self.refuse(knock, None, &Value::Null, unknown_session()).await)
     }
 
     /// Hands a message to the protocol.
@@ -274,12 +285,18 @@ impl Front {
         knock: &Knock,
         judged: Judged,
         body: &[u8],
-        place: OwnedSemaphorePermit,
+        place: room::Place,
     ) -> Answer {
         let Ok(mut message) = serde_json::from_slice::<ClientJsonRpcMessage>(body) else {
             let refusal = refusal(StatusCode::BAD_REQUEST, "protocol", "not a message of this protocol");
             return self.refuse_judged(knock, judged, refusal).await;
         };
+        if let ClientJsonRpcMessage::Request(request) = &mut message
+            && unspoken(self.gateway(), &judged.method).is_some()
+        {
+            // The library would say less of some of them than the handler does.
+            request.request = ClientRequest::CustomRequest(CustomRequest::new(judged.method.clone(), None));
+        }
         let reached = Arc::new(AtomicBool::new(false));
         let shown = Shown { proof: knock.proof.clone(), origin: knock.origin, reached: Arc::clone(&reached) };
         message.insert_extension(as_parts(shown));
@@ -296,10 +313,7 @@ impl Front {
                 let refusal = refusal(StatusCode::BAD_REQUEST, "doubled_id", message);
                 self.refuse_judged(knock, judged, refusal).await
             }
-            Err(Untaken::Ended) => {
-                self.gateway().count(knock.origin.source, "unknown_session");
-                unknown_session().answer(&judged.id)
-            }
+            Err(Untaken::Ended) => self.refuse_judged(knock, judged, unknown_session()).await,
         }
     }
 }
@@ -323,12 +337,6 @@ fn session_id(uri: &Uri) -> Result<String, Refusal> {
 
 const fn refusal(status: StatusCode, word: &'static str, message: &'static str) -> Refusal {
     Refusal::new(status, INVALID_REQUEST, word, message)
-}
-
-fn wrong_method(message: &'static str, allowed: &'static str) -> Answer {
-    let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED, "http_method", message).answer(&Value::Null);
-    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-    answer
 }
 
 fn accepted() -> Answer {

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    mcp::{Handler, Peer},
+    mcp::{Handler, Peer, unspoken},
     peek::{asked, nameless, uri_of},
     reasons::malformed,
     refusal::{INVALID_REQUEST, Refusal},
@@ -166,11 +166,17 @@ impl Edge {
                 return Ok(None);
             }
         };
+        let method = message.method.as_deref().filter(|_| message.id.is_some());
+        let unspoken = method.and_then(|method| unspoken(&self.gateway, method));
+        let id = message.id.map_or(Value::Null, Value::from);
+        if let Some(refusal) = unspoken {
+            self.reply(&id, &refusal).await?;
+            return Ok(None);
+        }
         if let Ok(message) = serde_json::from_slice(line) {
             return Ok(Some(message));
         }
         let refusal = refusal("protocol", "not a message of this protocol");
-        let id = message.id.map_or(Value::Null, Value::from);
         let name = || message.params_name.unwrap_or_default().into_owned();
         let uri = || uri_of(message.params.unwrap_or(b"{}"));
         match asked(message.method.as_deref().unwrap_or_default(), name, uri) {

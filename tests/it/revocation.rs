@@ -332,3 +332,19 @@ async fn a_call_that_waits_for_its_connection_does_not_leave_once_its_right_was_
     assert_eq!((place.arrivals("gone").len(), place.arrivals("stays").len()), (0, 1));
     assert_eq!(outcome_of(&place, "gone"), (json!("denied"), json!("revoked")));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_comes_once_its_callers_right_was_taken_away_is_not_given() {
+    let backend = Tap::start(|_, _| ok(Duration::from_millis(1_500))).await;
+    let project = behind(two_clients(), backend.address, None);
+    let place = Place::new(project, backend).await;
+    let gate = Listening::start(place.path(), &[]);
+    assert_eq!(revoked_while_waiting(&place, &gate).await, (false, true));
+    assert_eq!(
+        (place.arrivals("gone").len(), place.arrivals("stays").len()),
+        (1, 1),
+        "both were carried out"
+    );
+    assert_eq!(outcome_of(&place, "gone"), (json!("withheld"), json!("revoked")));
+    assert_eq!(outcome_of(&place, "stays").0, json!("allowed"));
+}

@@ -135,3 +135,32 @@ async fn what_a_session_has_seen_stays_with_it_and_with_all_that_begins_while_it
     assert!(is_refused("bot", Some(&anew)).await, "nor does beginning anew");
     assert!(!is_refused("bot", Some(&two)).await);
 }
+
+#[tokio::test]
+async fn a_message_in_a_session_that_is_not_its_callers_is_on_record() {
+    let gate = Wire::serve(project(), json!({})).await;
+    let own = session(&gate, "bot").await;
+    assert_eq!(within(&gate, "thief", Some(&own), "get").await.status, 404);
+    assert_eq!(within(&gate, "thief", Some(&"0".repeat(32)), "get").await.status, 404);
+    let params = json!({ "name": "get", "arguments": { "id": "1" } });
+    let request = gate.request(Era::Legacy, "tools/call", params).bearer_auth(key("thief"));
+    let doubled = answer(request.header("Mcp-Session-Id", &own).header("Mcp-Session-Id", &own)).await;
+    assert_eq!(doubled.status, 400);
+    // What is no message leaves none: a stream that is asked for, or the end of a session.
+    assert_eq!(end(&gate, "thief", &own).await.status, 404);
+    let outcomes = gate.records_of("outcome");
+    let told: Vec<[&str; 4]> = outcomes
+        .iter()
+        .map(|record| {
+            let (caller, call) = (&record["caller"], &record["call"]);
+            [
+                caller["client"].as_str().unwrap(),
+                call["kind"].as_str().unwrap(),
+                record["stage"].as_str().unwrap(),
+                record["code"].as_str().unwrap(),
+            ]
+        })
+        .collect();
+    let unknown = ["thief", "message", "edge", "unknown_session"];
+    assert_eq!(told, [unknown, unknown, ["thief", "message", "edge", "session_id"]], "{outcomes:#?}");
+}

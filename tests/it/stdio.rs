@@ -155,3 +155,17 @@ async fn replies_and_errors_never_cut_into_each_other() {
     }
     assert_eq!((answers, errors), (100, 100));
 }
+
+#[tokio::test]
+async fn a_method_that_is_not_spoken_here_is_said_to_be_so() {
+    let mut pipe = Pipe::start().await;
+    pipe.ask(INITIALIZE).await;
+    for method in ["tools/sing", "completion/complete", "tasks/get", "prompts/list"] {
+        let params = json!({
+            "taskId": "1", "ref": { "type": "ref/prompt", "name": "p" }, "argument": { "name": "a", "value": "b" }
+        });
+        let asked = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let error = json!({ "code": -32601, "message": format!("unknown method `{method}`") });
+        assert_eq!(pipe.ask(&asked.to_string()).await["error"], error);
+    }
+}

@@ -1,12 +1,20 @@
 //! Streams of sessions, over the wire: whose they are, how they end, and what sessions leave behind.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use callgate::{manifest::ClientName, runs::Revocation};
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::{
+    backend::Backend,
     gate::{Era, Gate},
     project::{Project, key, tool},
     wire::{Wire, answer},
@@ -52,7 +60,7 @@ async fn delete(gate: &Wire, session: &str) -> u16 {
 
 /// What is left of a stream, which has to end.
 async fn rest(stream: Response) -> String {
-    let whole = tokio::time::timeout(Duration::from_secs(20), stream.text()).await;
+    let whole = timeout(Duration::from_secs(20), stream.text()).await;
     whole.expect("the stream does not end").unwrap_or_default()
 }
 
@@ -127,8 +135,68 @@ async fn a_stream_keeps_no_listener_from_stopping() {
     let stream = request.header("Mcp-Session-Id", &begun.headers["mcp-session-id"]).send().await.unwrap();
     assert_eq!(stream.status(), 200);
     gate.stop.cancel();
-    tokio::time::timeout(Duration::from_secs(5), &mut gate.serving).await.expect("it drains").unwrap();
+    timeout(Duration::from_secs(5), &mut gate.serving).await.expect("it drains").unwrap();
     assert_eq!(rest(stream).await, "");
+}
+
+#[tokio::test]
+async fn a_stream_falls_with_the_right_of_its_owner_within_100_ms_and_its_connection_with_it() {
+    let gate = Gate::serve(project()).await;
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "it", "version": "1" }
+    });
+    let mut streams = Vec::new();
+    for client in ["bot", "thief"] {
+        let begun = gate.send(Era::Legacy, Some(&key(client)), "initialize", params.clone()).await;
+        let session = begun.headers["mcp-session-id"].to_str().unwrap();
+        let head = format!(
+            "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nAuthorization: Bearer {}\r\nMcp-Session-Id: {session}\r\n\r\n",
+            key(client)
+        );
+        let mut stream = TcpStream::connect(gate.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200");
+        streams.push(stream);
+    }
+    let mut other = streams.pop().unwrap();
+    let (what, mut rest) = (Revocation::Client(ClientName::parse("bot").unwrap()), Vec::new());
+    gate.app.runs.revoke(&what, "it", "a test", None, Timestamp::now()).await.unwrap();
+    let revoked = Instant::now();
+    timeout(Duration::from_secs(5), streams[0].read_to_end(&mut rest))
+        .await
+        .expect("it does not end")
+        .unwrap();
+    assert!(revoked.elapsed() < Duration::from_millis(100), "{:?}", revoked.elapsed());
+    let others = timeout(Duration::from_millis(300), other.read_to_end(&mut rest)).await;
+    assert!(others.is_err(), "others' streams go on");
+}
+
+#[tokio::test]
+async fn the_stream_of_an_answer_falls_with_the_right_of_who_asked() {
+    let backend = Backend::start().await;
+    let mut slow = tool("slow", "read", "slow");
+    (slow["limits"], slow["backend"]["http"]["service"]) = (json!({ "timeout": "50s" }), json!("patient"));
+    let patient = json!({
+        "url": format!("http://{}/", backend.address), "egress": { "loopback": true }, "timeout": "50s"
+    });
+    let gate = Gate::serve(project().service("patient", patient).tool(slow)).await;
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "it", "version": "1" }
+    });
+    let begun = gate.send(Era::Legacy, Some(&key("bot")), "initialize", params).await;
+    let asked = reqwest::Client::new().post(format!("http://{}/mcp", gate.address)).bearer_auth(key("bot"));
+    let asked = asked.header("Mcp-Session-Id", &begun.headers["mcp-session-id"]);
+    let params = json!({ "name": "slow", "arguments": { "id": "1" } });
+    // After ten seconds a client is shown that somebody works on it.
+    let answer = Era::Legacy.request(asked, "tools/call", params).send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    let what = Revocation::Client(ClientName::parse("bot").unwrap());
+    gate.app.runs.revoke(&what, "it", "a test", None, Timestamp::now()).await.unwrap();
+    let revoked = Instant::now();
+    rest(answer).await;
+    assert!(revoked.elapsed() < Duration::from_millis(100), "{:?}", revoked.elapsed());
 }
 
 #[tokio::test]

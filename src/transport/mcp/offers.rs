@@ -12,10 +12,11 @@ use rmcp::{
     service::RequestContext,
 };
 
-use super::{Again, Handler, LIST_TTL_MS};
+use super::{Again, Handler, LIST_TTL_MS, unspoken};
 use crate::{
     call::CallKind,
     catalog::Tool,
+    hygiene,
     manifest::Offer,
     transport::{
         page::{self, Page},
@@ -27,16 +28,11 @@ type Context = RequestContext<RoleServer>;
 type Cursor = Option<PaginatedRequestParams>;
 
 impl Handler {
-    /// A method of what the release has none of is none that is spoken here.
+    /// Whether a method is spoken here.
     pub(super) fn spoken(&self, method: &str) -> Result<(), ErrorData> {
-        let (has_resources, has_prompts) = self.gateway.rules().catalog.offers();
-        let is_spoken = match method.split_once('/') {
-            Some(("resources", _)) => has_resources,
-            Some(("prompts", _)) => has_prompts,
-            _ => true,
-        };
-        let error = || ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method.to_owned(), None);
-        if is_spoken { Ok(()) } else { Err(error()) }
+        let Some(unspoken) = unspoken(&self.gateway, method) else { return Ok(()) };
+        let message = hygiene::clean(&unspoken.message).0.into_owned();
+        Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None))
     }
 
     pub(super) async fn resources(

@@ -1,7 +1,11 @@
-use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use std::num::NonZeroU32;
 
-use super::{super::relay::fixture::Talkative, *};
+use super::{
+    super::{relay::fixture::Talkative, room::Room},
+    *,
+};
+use crate::manifest::ClientName;
+use serde_json::{Value, json};
 
 const NOW: Option<&ProtocolVersion> = Some(&ProtocolVersion::V_2025_11_25);
 
@@ -14,9 +18,9 @@ fn session() -> Arc<Session> {
     Session::new(Some(serde_json::from_value(client).unwrap()))
 }
 
-fn place() -> (Arc<Semaphore>, OwnedSemaphorePermit) {
-    let room = Arc::new(Semaphore::new(1));
-    let place = Arc::clone(&room).try_acquire_owned().unwrap();
+fn place() -> (Room, Place) {
+    let room = Room::new(NonZeroU32::MIN);
+    let place = room.of_client(&ClientName::parse("bot").unwrap()).unwrap();
     (room, place)
 }
 
@@ -93,12 +97,12 @@ async fn an_id_is_used_once_at_a_time_and_a_place_is_held_until_the_answer() {
         begin(&session, id, 1).unwrap();
     }
     assert_eq!(begin(&session, 65, 0).unwrap_err().word, "session_full");
-    assert_eq!(room.available_permits(), 0);
+    assert_eq!(room.free(), 0);
     let mut reader = lane.read(None);
     while next(&mut reader).await["method"] != "elicitation/create" {}
     reply(&session, json!({ "jsonrpc": "2.0", "id": 1, "result": { "action": "decline" } })).await;
     while next(&mut reader).await != Value::Null {}
-    assert_eq!(room.available_permits(), 1);
+    assert_eq!(room.free(), 1);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use super::wire::Event;
-use crate::transport::serve::Pace;
+use crate::transport::{pace::Pace, seats::Seat};
 
 /// How often a stream without events says that it is there. It also finds out whether its client is.
 const PING: Duration = Duration::from_secs(15);
@@ -28,15 +28,21 @@ pub(super) struct Events {
     pace: Arc<Pace>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     _session: DropGuard,
+    _seat: Arc<Seat>,
 }
 
 impl Events {
     /// Its end, by whatever way, cancels `ended`, and is brought about by it.
-    pub(super) fn new(events: mpsc::Receiver<Event>, pace: Arc<Pace>, ended: CancellationToken) -> Self {
+    pub(super) fn new(
+        events: mpsc::Receiver<Event>,
+        pace: Arc<Pace>,
+        ended: CancellationToken,
+        seat: Arc<Seat>,
+    ) -> Self {
         let mut ping = interval_at(Instant::now() + PING, PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let _session = ended.clone().drop_guard();
-        Self { events, ping, pace, ended: Box::pin(ended.cancelled_owned()), _session }
+        Self { events, ping, pace, ended: Box::pin(ended.cancelled_owned()), _session, _seat: seat }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One stream as the protocol sees it: messages come in as they are posted, and leave as events.
 //!
-//! What has been asked and is not yet handed to the connection takes a place of the stream, so that a client that
-//! asks and does not read is stopped before its answers fill memory.
+//! What has been asked and is not yet handed to the connection takes a place of the stream, and so do the bytes of
+//! what is answered: a client that asks and does not read is stopped before its answers fill memory.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use hyper::body::Bytes;
@@ -18,11 +19,16 @@ use rmcp::{
     model::{ClientJsonRpcMessage, ClientNotification, RequestId, ServerJsonRpcMessage},
     transport::Transport,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
 
 use crate::{
     call::Call,
     gateway::{EdgeError, Gateway},
+    runs::RunId,
+    transport::pace::Pace,
 };
 
 /// How many requests of one stream may be unanswered, and how many messages may wait to be looked at.
@@ -31,11 +37,18 @@ const UNANSWERED_MAX: usize = 64;
 /// How many events may wait for the connection.
 const EVENTS_WAITING_MAX: usize = 16;
 
+/// How many bytes of events may wait for the connection, besides what it writes. One that is larger waits alone.
+const BYTES_WAITING_MAX: u32 = 1 << 20;
+
+/// How long an event may wait until there is room for its bytes. Then the stream ends.
+const ROOM_WITHIN: Duration = Duration::from_secs(5);
+
 /// An event, and the place that it takes until the connection has it.
 #[derive(Debug)]
 pub(super) struct Event {
     pub(super) text: Bytes,
     _place: Option<OwnedSemaphorePermit>,
+    _bytes: Option<OwnedSemaphorePermit>,
 }
 
 /// What a posted tool call leaves to be put on record, should the protocol refuse it before any guard sees it.
@@ -89,17 +102,25 @@ pub(super) struct Wire {
     events: mpsc::Sender<Event>,
     unanswered: Arc<Unanswered>,
     gateway: Arc<Gateway>,
+    bytes: Arc<Semaphore>,
+    pace: Arc<Pace>,
+    run: RunId,
 }
 
-/// The three ends of a new stream.
-pub(super) fn wire(gateway: Arc<Gateway>) -> (Inbox, Wire, mpsc::Receiver<Event>) {
+/// The three ends of a new stream, on a connection of this pace.
+pub(super) fn wire(
+    gateway: Arc<Gateway>,
+    pace: Arc<Pace>,
+    run: RunId,
+) -> (Inbox, Wire, mpsc::Receiver<Event>) {
     let (posted, messages) = mpsc::channel(UNANSWERED_MAX);
     let (events, to_write) = mpsc::channel(EVENTS_WAITING_MAX);
     let unanswered =
         Arc::new(Unanswered { room: Arc::new(Semaphore::new(UNANSWERED_MAX)), asked: Mutex::default() });
     let inbox =
         Inbox { messages: posted, unanswered: Arc::clone(&unanswered), begun: AtomicBool::new(false) };
-    (inbox, Wire { messages, events, unanswered, gateway }, to_write)
+    let bytes = Arc::new(Semaphore::new(BYTES_WAITING_MAX as usize));
+    (inbox, Wire { messages, events, unanswered, gateway, bytes, pace, run }, to_write)
 }
 
 impl Inbox {
@@ -137,7 +158,7 @@ impl Inbox {
 impl Wire {
     /// Sends an event before the protocol sends any.
     pub(super) fn announce(&self, text: Bytes) {
-        let _ = self.events.try_send(Event { text, _place: None }); // there is room for the first
+        let _ = self.events.try_send(Event { text, _place: None, _bytes: None }); // there is room for the first
     }
 }
 
@@ -155,14 +176,22 @@ impl Transport<RoleServer> for Wire {
         };
         let asked = id.and_then(|id| self.unanswered.asked().remove(id));
         let (events, gateway) = (self.events.clone(), Arc::clone(&self.gateway));
+        let (bytes, pace, run) = (Arc::clone(&self.bytes), Arc::clone(&self.pace), self.run);
         async move {
             let (place, unseen) = asked.map(|Asked { place, unseen }| (place, unseen)).unzip();
             if let Some(unseen) = unseen.flatten() {
                 record(gateway, unseen).await;
             }
             let text = event("message", &serde_json::to_string(&message)?);
+            let Some(bytes) = room_for(&text, bytes, &pace).await else {
+                if !pace.hung_up().is_cancelled() {
+                    tracing::warn!(%run, "a stream is ended: its client does not read what waits for it");
+                    pace.hang_up();
+                }
+                return Ok(());
+            };
             // A client that has hung up waits for nothing.
-            let _ = events.send(Event { text, _place: place }).await;
+            let _ = events.send(Event { text, _place: place, _bytes: Some(bytes) }).await;
             Ok(())
         }
     }
@@ -181,6 +210,16 @@ impl Transport<RoleServer> for Wire {
 
     async fn close(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Waits until there is room for an event's bytes; not for long, and not after the end.
+async fn room_for(text: &Bytes, bytes: Arc<Semaphore>, pace: &Pace) -> Option<OwnedSemaphorePermit> {
+    let weight = u32::try_from(text.len()).unwrap_or(u32::MAX).min(BYTES_WAITING_MAX);
+    tokio::select! {
+        biased;
+        room = timeout(ROOM_WITHIN, bytes.acquire_many_owned(weight)) => room.ok()?.ok(),
+        () = pace.hung_up().cancelled() => None,
     }
 }
 
