@@ -22,6 +22,8 @@ mod scrubbed;
 mod serve;
 mod test;
 mod token;
+mod typed_key;
+mod unreached;
 mod upstreams;
 mod visible;
 

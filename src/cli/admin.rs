@@ -9,7 +9,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use url::Url;
 
-use super::remote::Remote;
+use super::{
+    remote::Remote,
+    typed_key::{refuse_key_as_file, refuse_other_than_admin_key},
+};
 use crate::{credential::read_secret, manifest::SecretRef, release::Project};
 
 /// How a command finds the admin listener, and shows who runs it.
@@ -41,6 +44,10 @@ impl AdminClient {
             Some(url) => Remote::typed("--admin-url", url)?,
             None => Remote::at(of_project(config)?)?,
         };
+        arguments
+            .admin_key_file
+            .as_deref()
+            .map_or(Ok(()), |file| refuse_key_as_file("--admin-key-file", file))?;
         let reference = match &arguments.admin_key_file {
             Some(path) => SecretRef::File(path.clone()),
             None if std::env::var_os(KEY_VARIABLE).is_none() => {
@@ -50,6 +57,7 @@ impl AdminClient {
         };
         let key =
             read_secret(&reference, Path::new(".")).map_err(|error| format!("the admin key: {error}"))?;
+        refuse_other_than_admin_key(&key)?;
         Ok(Self { remote, key })
     }
 

@@ -8,6 +8,7 @@ mod failure;
 mod message;
 mod server;
 mod session;
+mod turn;
 
 use std::{
     collections::HashMap,
@@ -34,6 +35,7 @@ use self::{
     message::Message,
     server::{KeyPlace, Server},
     session::Memory,
+    turn::{Turn, Turns},
 };
 use super::{output::Printer, visible::visible};
 use crate::lines::{Line, Lines};
@@ -61,6 +63,8 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 const LINES_WAITING_MAX: usize = 16;
 /// How many requests may wait for their answers.
 const REQUESTS_MAX: usize = 128;
+/// How many of them a session is asked at once; the others wait here. A session of the gate takes as many.
+const OF_SESSION_MAX: usize = 64;
 /// How many notifications and responses may be on their way; then no more is read.
 const NOTES_MAX: usize = 32;
 /// How long what begins a session may take, or what has no answer.
@@ -133,7 +137,9 @@ struct Bridge {
     over: CancellationToken,
     tasks: TaskTracker,
     asked: Mutex<HashMap<String, Asked>>,
+    turns: Turns,
     requests: Arc<Semaphore>,
+    of_session: Semaphore,
     notes: Arc<Semaphore>,
     renewing: AsyncMutex<()>,
     stream: Mutex<Option<AbortHandle>>,
@@ -144,6 +150,8 @@ struct Bridge {
 struct Asked {
     gone: CancellationToken,
     is_modern: bool,
+    /// Whether the server may know of it.
+    is_sent: bool,
     /// Whether its answer has no end of its own.
     is_subscription: bool,
 }
@@ -159,7 +167,9 @@ impl Bridge {
             over: CancellationToken::new(),
             tasks: TaskTracker::new(),
             asked: Mutex::default(),
+            turns: Turns::default(),
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            of_session: Semaphore::new(OF_SESSION_MAX),
             notes: Arc::new(Semaphore::new(NOTES_MAX)),
             renewing: AsyncMutex::default(),
             stream: Mutex::default(),
@@ -185,57 +195,76 @@ impl Bridge {
         }
     }
 
-    /// Sees to one message. What the messages after it depend on is awaited, the rest is done beside.
+    /// Sees to one message, without waiting for what it brings: the end of the input is to be heard of meanwhile.
     async fn take(self: &Arc<Self>, message: Message) {
         if message.request_id().is_some() {
-            let waits = message.is("initialize");
-            let asking = self.clone().answer(message);
-            match waits {
-                true => asking.await,
-                false => drop(self.tasks.spawn(asking)),
-            }
-            return;
+            return self.take_request(message).await;
         }
         if message.is("notifications/cancelled") {
             return self.cancel(message);
         }
-        if message.is("notifications/initialized") {
-            self.notify(&message).await;
-            self.listen();
-            return;
-        }
+        let turn = self.turns.next(message.is("notifications/initialized"));
         let Ok(place) = Arc::clone(&self.notes).acquire_owned().await else { return };
         let bridge = Arc::clone(self);
         self.tasks.spawn(async move {
+            turn.comes().await;
             bridge.notify(&message).await;
-            drop(place);
+            if turn.is_step() && !bridge.over.is_cancelled() {
+                bridge.listen();
+            }
+            drop((turn, place));
+        });
+    }
+
+    /// Begins to get a request its one answer.
+    async fn take_request(self: &Arc<Self>, message: Message) {
+        let Some(id) = message.request_id().cloned() else { return };
+        let Ok(place) = Arc::clone(&self.requests).try_acquire_owned() else {
+            return self.fail(&id, &Failure::Busy).await;
+        };
+        let gone = CancellationToken::new();
+        let asked = Asked {
+            gone: gone.clone(),
+            is_modern: message.is_modern(),
+            is_sent: false,
+            is_subscription: message.is("subscriptions/listen"),
+        };
+        if lock(&self.asked).contains_key(&id.to_string()) {
+            return self.fail(&id, &Failure::IdInUse).await;
+        }
+        lock(&self.asked).insert(id.to_string(), asked);
+        let turn = self.turns.next(message.is("initialize"));
+        let bridge = Arc::clone(self);
+        self.tasks.spawn(async move {
+            bridge.answer(&id, &message, &turn, gone).await;
+            drop((turn, place));
         });
     }
 
     /// Gets a request its one answer, unless the client takes it back.
-    async fn answer(self: Arc<Self>, message: Message) {
-        let Some(id) = message.request_id().cloned() else { return };
-        let Ok(_place) = self.requests.try_acquire() else { return self.fail(&id, &Failure::Busy).await };
-        let gone = CancellationToken::new();
-        let key = id.to_string();
-        let asked = Asked {
-            gone: gone.clone(),
-            is_modern: message.is_modern(),
-            is_subscription: message.is("subscriptions/listen"),
-        };
-        if lock(&self.asked).contains_key(&key) {
-            return self.fail(&id, &Failure::IdInUse).await;
-        }
-        lock(&self.asked).insert(key.clone(), asked);
+    async fn answer(&self, id: &Value, message: &Message, turn: &Turn, gone: CancellationToken) {
         let limit = if message.is("initialize") { SHORT_MAX } else { Duration::MAX };
+        let key = id.to_string();
+        let asking = async {
+            turn.comes().await;
+            let _place = match message.is_modern() {
+                true => None, // it is of no session
+                false => self.of_session.acquire().await.ok(),
+            };
+            match lock(&self.asked).get_mut(&key) {
+                Some(asked) => asked.is_sent = true,
+                None => return Ok(()), // taken back meanwhile
+            }
+            timeout(limit, self.ask(message)).await.unwrap_or(Err(Failure::Slow))
+        };
         let answered = tokio::select! {
-            answered = timeout(limit, self.ask(&message)) => answered.unwrap_or(Err(Failure::Slow)),
+            answered = asking => answered,
             () = gone.cancelled() => Ok(()), // who takes a request back waits for no answer
             () = self.over.cancelled() => Ok(()),
         };
         lock(&self.asked).remove(&key);
         if let Err(failure) = answered {
-            self.fail(&id, &failure).await;
+            self.fail(id, &failure).await;
         }
     }
 
@@ -320,7 +349,7 @@ impl Bridge {
     fn cancel(self: &Arc<Self>, message: Message) {
         let Some(id) = message.params.get("requestId") else { return };
         let Some(asked) = lock(&self.asked).remove(&id.to_string()) else { return };
-        if asked.is_modern {
+        if asked.is_modern || !asked.is_sent {
             return asked.gone.cancel();
         }
         let bridge = Arc::clone(self);

@@ -9,25 +9,26 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::LazyLock,
 };
 
 use clap::Args;
-use regex::Regex;
 use serde_json::json;
-use similar::{ChangeTag, TextDiff};
 
 use self::{
     application::{Application, Reach},
     file::ConfigFile,
-    merge::merge,
+    merge::{Entry, alone, merge},
 };
 use super::{
-    output::{BAD, DIM, GOOD, Printer},
+    output::{DIM, GOOD, Printer},
     remote::typed_endpoint,
+    typed_key::{refuse_key_as_file, refuse_key_as_variable},
     visible::visible,
 };
-use crate::{manifest::ClientName, release::Project};
+use crate::{
+    manifest::{ClientName, ClientSpec},
+    release::Project,
+};
 
 /// What `connect` takes.
 #[derive(Debug, Args)]
@@ -82,94 +83,79 @@ fn connect(printer: &Printer, config: &Path, arguments: &Arguments) -> Result<()
         Some(file) => file.clone(),
         None => application.file(arguments.dir.as_deref())?,
     };
-    let advice = advice(arguments);
-    if !arguments.write {
-        let text = merge(application.form(), "", &entry, false).map_err(|error| error.to_string())?;
-        if printer.is_json() {
-            let input = entry.input.as_ref().map(|(input, _)| input.json());
-            printer.value(&json!({
-                "application": application.title(), "file": file, "servers": entry.servers,
-                "name": entry.name, "server": entry.server.json(), "input": input, "text": text
-            }));
-        } else {
-            printer.note(&format!("{DIM}for `{}`; `--write` puts it there{DIM:#}", file.display()));
-            printer.line(text.trim_end());
-            advice.iter().for_each(|advice| printer.note(&format!("{DIM}{advice}{DIM:#}")));
-        }
+    if arguments.write {
+        write(printer, arguments, &file, entry)
+    } else {
+        show(printer, arguments, &file, &entry)
+    }
+}
+
+fn show(printer: &Printer, arguments: &Arguments, file: &Path, entry: &Entry) -> Result<(), String> {
+    let application = arguments.application;
+    let text = alone(application.form(), entry).map_err(|error| error.to_string())?;
+    if printer.is_json() {
+        let input = entry.input.as_ref().map(|(input, _)| input.json());
+        printer.value(&json!({
+            "application": application.title(), "file": file, "servers": entry.servers,
+            "name": entry.name, "server": entry.server.json(), "input": input, "text": text
+        }));
         return Ok(());
     }
+    printer.note(&format!("{DIM}for `{}`; `--write` puts it there{DIM:#}", file.display()));
+    printer.line(text.trim_end());
+    advise(printer, arguments);
+    Ok(())
+}
+
+/// Changes the file, and shows what it put there: nothing of what else is in it, which may be somebody's secrets.
+fn write(printer: &Printer, arguments: &Arguments, file: &Path, mut entry: Entry) -> Result<(), String> {
+    let form = arguments.application.form();
     let shown = file.display();
-    let there = ConfigFile::read(&file)?;
-    let merged = merge(application.form(), there.text(), &entry, arguments.replace)
+    let there = ConfigFile::read(file)?;
+    let merged = merge(form, there.text(), &entry, arguments.replace)
         .map_err(|error| format!("`{shown}` is left as it is: {error}"))?;
-    let is_changed = merged != there.text();
-    let backup = if is_changed { there.replace(&merged)? } else { None };
-    let difference = difference(there.text(), &merged);
+    let is_changed = merged.text != there.text();
+    let backup = if is_changed { there.replace(&merged.text)? } else { None };
+    entry.input = entry.input.filter(|_| merged.asks);
     if printer.is_json() {
-        let lines: Vec<String> = difference.iter().map(|(sign, text)| format!("{sign} {text}")).collect();
-        printer.value(&json!({ "file": file, "changed": is_changed, "backup": backup, "difference": lines }));
+        let server = is_changed.then(|| entry.server.json());
+        let input = entry.input.as_ref().map(|(input, _)| input.json());
+        printer.value(&json!({
+            "file": file, "changed": is_changed, "replaced": merged.replaced, "backup": backup,
+            "servers": entry.servers, "name": entry.name, "server": server, "input": input
+        }));
         return Ok(());
     }
     if !is_changed {
         printer.line(&format!("nothing to do: `{shown}` has `{}` already", entry.name));
         return Ok(());
     }
-    for (sign, text) in &difference {
-        let style = if *sign == '-' { BAD } else { GOOD };
-        printer.line(&format!("{style}{sign} {}{style:#}", visible(text)));
-    }
-    printer.line(&format!("written to `{shown}`"));
+    let text = alone(form, &entry).map_err(|error| error.to_string())?;
+    text.lines().for_each(|line| printer.line(&format!("{GOOD}{}{GOOD:#}", visible(line))));
+    let place = if merged.replaced { ", in place of another server of this name" } else { "" };
+    printer.line(&format!("written to `{shown}`{place}"));
     if let Some(backup) = backup {
-        printer.line(&format!("as it was: `{}`", backup.display()));
+        printer.line(&format!("the rest of it is as it was; all of it as it was: `{}`", backup.display()));
     }
-    advice.iter().for_each(|advice| printer.note(&format!("{DIM}{advice}{DIM:#}")));
+    advise(printer, arguments);
     Ok(())
-}
-
-/// The lines that came and went, and none of their neighbours, which may be somebody's secrets.
-fn difference(before: &str, after: &str) -> Vec<(char, String)> {
-    static KEY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("cg_[A-Za-z0-9_.-]{8,}").ok());
-    // A comma behind the last neighbour is no change of what stands there.
-    let bare = |text: &str| -> String {
-        text.lines().map(|line| line.trim_end().trim_end_matches(',').replace('\t', "    ") + "\n").collect()
-    };
-    let (before, after) = (bare(before), bare(after));
-    let difference = TextDiff::from_lines(before.as_str(), after.as_str());
-    let changes = difference.iter_all_changes().filter_map(|change| {
-        let sign = match change.tag() {
-            ChangeTag::Delete => '-',
-            ChangeTag::Insert => '+',
-            ChangeTag::Equal => return None,
-        };
-        let text = change.value().trim_end_matches('\n');
-        let text = KEY.as_ref().map(|key| key.replace_all(text, "[key]").into_owned());
-        Some((sign, text.unwrap_or_default()))
-    });
-    changes.collect()
 }
 
 fn refuse_bad_names(arguments: &Arguments) -> Result<(), String> {
-    let is_word = |text: &str, more: &[char]| {
-        (1..=64).contains(&text.len())
-            && text.chars().all(|character| character.is_ascii_alphanumeric() || more.contains(&character))
-    };
-    if !is_word(&arguments.name, &['-', '_']) {
+    let name = &arguments.name;
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
+    if !(1..=64).contains(&name.len()) || !name.chars().all(is_plain) {
         return Err("`--name` takes letters, digits, `-` and `_`, 64 at most".to_owned());
     }
-    let variable = &arguments.key_env;
-    // Whoever types the key itself shall not find it in a file.
-    let is_variable =
-        is_word(variable, &['_']) && !variable.starts_with(|first: char| first.is_ascii_digit());
-    if !is_variable || variable.starts_with("cg_") {
-        return Err("`--key-env` takes the name of an environment variable, never the key".to_owned());
-    }
-    Ok(())
+    refuse_key_as_variable("--key-env", &arguments.key_env)?;
+    arguments.key_file.as_deref().map_or(Ok(()), |file| refuse_key_as_file("--key-file", file))
 }
 
 fn reach(config: &Path, arguments: &Arguments) -> Result<Reach, String> {
     if let Some(client) = arguments.client.as_ref().filter(|_| arguments.stdio) {
         let config =
             config.canonicalize().map_err(|error| format!("cannot read `{}`: {error}", config.display()))?;
+        refuse_unservable(&config, client)?;
         let words = ["stdio", "--client", client.as_str(), "--config"];
         let arguments = words.into_iter().map(str::to_owned).chain([utf8(&config)?]).collect();
         return Ok(Reach::Program { command: own_path()?, arguments });
@@ -190,6 +176,24 @@ fn reach(config: &Path, arguments: &Arguments) -> Result<Reach, String> {
     };
     let words = ["stdio".to_owned(), "--connect".to_owned(), url];
     Ok(Reach::Program { command: own_path()?, arguments: words.into_iter().chain(key).collect() })
+}
+
+/// Refuses a client that `callgate stdio` would refuse: nobody looks at what an application makes of that.
+fn refuse_unservable(config: &Path, client: &ClientName) -> Result<(), String> {
+    let project = Project::read(config);
+    let Some(files) = &project.files else {
+        return Err(format!("`{}` does not load; run `callgate check`", config.display()));
+    };
+    let clients = &files.clients.1.clients;
+    let may = match clients.get(client) {
+        Some(ClientSpec { stdio: true, .. }) => return Ok(()),
+        Some(_) => format!("client `{client}` may not be claimed by a local process: it lacks `stdio: true`"),
+        None => format!("unknown client `{client}`"),
+    };
+    let others: Vec<String> =
+        clients.iter().filter(|(_, spec)| spec.stdio).map(|(name, _)| format!("`{name}`")).collect();
+    let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+    Err(format!("{may}; clients with `stdio: true`: {others}"))
 }
 
 /// Where the project's file says that clients find the server.
@@ -231,7 +235,13 @@ fn utf8(path: &Path) -> Result<String, String> {
     path.to_str().map(str::to_owned).ok_or_else(|| format!("`{}` is not UTF-8", path.display()))
 }
 
-/// What is left to do by hand.
+/// Says what is left to do by hand.
+fn advise(printer: &Printer, arguments: &Arguments) {
+    if let Some(advice) = advice(arguments) {
+        printer.note(&format!("{DIM}{advice}{DIM:#}"));
+    }
+}
+
 fn advice(arguments: &Arguments) -> Option<String> {
     let title = arguments.application.title();
     match (arguments.application, &arguments.key_file) {

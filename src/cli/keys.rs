@@ -10,11 +10,9 @@ use super::{
     admin::{AdminArguments, AdminClient},
     output::{GOOD, Printer},
     runs::{items, more, text},
+    typed_key::typed_key_id,
 };
-use crate::{
-    admin::NewAdminKey,
-    manifest::{ClientName, KeyId},
-};
+use crate::{admin::NewAdminKey, manifest::ClientName};
 
 /// What `keys` takes.
 #[derive(Debug, Args)]
@@ -48,7 +46,7 @@ enum Command {
     /// Make a new key for the client of an old one, which then expires.
     Rotate {
         /// The old key's id.
-        id: KeyId,
+        id: String,
         /// For how many seconds the old key works on. Left out, for a day.
         #[arg(long, value_name = "SECONDS")]
         overlap_s: Option<u64>,
@@ -61,7 +59,7 @@ enum Command {
     /// Refuse a key from now on.
     Revoke {
         /// The key's id.
-        id: KeyId,
+        id: String,
         /// Why, for the record.
         #[arg(long, default_value = "")]
         reason: String,
@@ -79,8 +77,7 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
         }
         Command::List { server } => list(printer, config, &server).await,
         Command::Rotate { id, overlap_s, expires, server } => {
-            let body = json!({ "id": id, "overlap_s": overlap_s, "expires": expires });
-            make(printer, config, &server, "/v1/keys/rotate", &body).await
+            rotate(printer, config, &server, &id, overlap_s, expires.as_deref()).await
         }
         Command::Revoke { id, reason, server } => revoke(printer, config, &server, &id, &reason).await,
     };
@@ -88,6 +85,18 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => printer.fail(&error),
     }
+}
+
+async fn rotate(
+    printer: &Printer,
+    config: &Path,
+    server: &AdminArguments,
+    id: &str,
+    overlap_s: Option<u64>,
+    expires: Option<&str>,
+) -> Result<(), String> {
+    let body = json!({ "id": typed_key_id(id)?, "overlap_s": overlap_s, "expires": expires });
+    make(printer, config, server, "/v1/keys/rotate", &body).await
 }
 
 /// A key that a server makes: the key on standard output, what is said about it on standard error.
@@ -123,6 +132,9 @@ fn new_admin(printer: &Printer, name: &str, expires: Option<&str>) -> Result<(),
         Some(day) => day.parse::<Date>().map_err(|_| format!("`{day}` is not a day such as `2027-06-30`"))?,
         None => today.saturating_add(90.days()),
     };
+    if expires <= today {
+        return Err(format!("an admin key that expires on `{expires}` (UTC) never works"));
+    }
     let made = NewAdminKey::random().ok_or("the system gives no random bytes")?;
     let spec = json!({ "id": made.id, "name": name, "sha256": made.sha256, "expires": expires });
     let report = json!({ "key": made.key, "listen": { "admin": { "keys": [spec] } } });
@@ -164,9 +176,10 @@ async fn revoke(
     printer: &Printer,
     config: &Path,
     server: &AdminArguments,
-    id: &KeyId,
+    id: &str,
     reason: &str,
 ) -> Result<(), String> {
+    let id = typed_key_id(id)?;
     let body = json!({ "id": id, "reason": reason });
     let answer = AdminClient::new(server, config)?.post("/v1/keys/revoke", &body).await?;
     printer.report(&answer, || printer.line(&format!("{GOOD}revoked:{GOOD:#} key `{id}`")));

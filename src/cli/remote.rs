@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use url::Url;
 
+use super::unreached::Unreached;
 use crate::{
     egress::{Allowances, BodyError, Egress, SendError, Way, read_body},
     manifest::{BaseUrl, EgressSpec, is_localhost_itself, is_this_machine},
@@ -26,12 +27,29 @@ const ENDPOINT: &str = "/mcp";
 /// # Errors
 /// When it is no such URL, or a key would go there unencrypted.
 pub(super) fn typed_endpoint(option: &str, url: &str) -> Result<Url, String> {
-    let mut url = BaseUrl::parse(url).map_err(|error| format!("`{option}`: {error}"))?.url().clone();
-    refuse_unencrypted(&url)?;
+    let mut url = typed_url(option, url)?;
+    refuse_unencrypted(&url).map_err(|error| format!("`{option}`: {error}"))?;
     if url.path() == "/" {
         url.set_path(ENDPOINT);
     }
     Ok(url)
+}
+
+/// A URL that was typed. What is wrong with one is said without repeating it: it may hold a secret.
+fn typed_url(option: &str, text: &str) -> Result<Url, String> {
+    let url = Url::parse(text)
+        .map_err(|error| format!("`{option}` takes a URL such as `https://gate.example.com/mcp`: {error}"))?;
+    let unfit = if !matches!(url.scheme(), "http" | "https") {
+        format!("an `http` or `https` URL, not `{}`", url.scheme())
+    } else if !url.username().is_empty() || url.password().is_some() {
+        "a URL with no user and no password in it: the key is given apart from it".to_owned()
+    } else if url.query().is_some() || url.fragment().is_some() {
+        "a URL without a query or a fragment".to_owned()
+    } else {
+        let base = BaseUrl::parse(text).map_err(|error| format!("`{option}`: {error}"))?;
+        return Ok(base.url().clone());
+    };
+    Err(format!("`{option}` takes {unfit}"))
 }
 
 /// Refuses to show a key where others could read it on its way.
@@ -42,7 +60,7 @@ fn refuse_unencrypted(url: &Url) -> Result<(), String> {
     if url.scheme() == "https" || is_here(url) {
         return Ok(());
     }
-    Err(format!("`{url}` is not on this machine: the key would go there unencrypted"))
+    Err(format!("`{url}` is not on this machine, and the key would go there unencrypted: use `https`"))
 }
 
 /// Whether a URL is of this machine.
@@ -62,8 +80,7 @@ impl Remote {
     /// # Errors
     /// When it is no such URL, or a secret would go there unencrypted.
     pub(super) fn typed(option: &str, url: &str) -> Result<Self, String> {
-        let base = BaseUrl::parse(url).map_err(|error| format!("`{option}`: {error}"))?;
-        Self::at(base.url().clone())
+        Self::at(typed_url(option, url)?).map_err(|error| format!("`{option}`: {error}"))
     }
 
     /// The server at a URL.
@@ -114,10 +131,10 @@ impl Remote {
 
     fn unreached(&self, error: &SendError) -> String {
         match error {
-            SendError::Http(error) if error.is_connect() => {
-                format!("no server answers at {}: does `callgate serve` run there?", self.base)
-            }
-            SendError::Http(_) => format!("{} broke off", self.base),
+            SendError::Http(error) => Unreached::of(error).map_or_else(
+                || format!("{} broke off", self.base),
+                |unreached| unreached.message(&self.base, "the system has to trust its authority"),
+            ),
             SendError::Refused { refusal, .. } => format!("{} may not be called: {refusal}", self.base),
         }
     }

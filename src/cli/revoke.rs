@@ -3,11 +3,13 @@
 use std::{path::Path, process::ExitCode};
 
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     admin::{AdminArguments, AdminClient},
     output::{DOUBT, GOOD, Printer},
+    typed_key::refuse_key_as_name,
+    visible::visible,
 };
 
 /// What `revoke` takes.
@@ -52,23 +54,37 @@ impl Kind {
 
 pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) -> ExitCode {
     let Arguments { kind, name, issuer, reason, admin } = arguments;
+    if let (Kind::Key, Err(error)) = (kind, refuse_key_as_name(&name)) {
+        return printer.fail(&error);
+    }
     let mut body = json!({ "kind": kind.word(), "name": name, "reason": reason });
-    if let (Some(issuer), Some(members)) = (issuer, body.as_object_mut()) {
-        members.insert("issuer".to_owned(), issuer.into());
+    if let (Some(issuer), Some(members)) = (&issuer, body.as_object_mut()) {
+        members.insert("issuer".to_owned(), issuer.as_str().into());
     }
     let answer = match AdminClient::new(&admin, config) {
         Ok(client) => client.post("/v1/revoke", &body).await,
         Err(error) => Err(error),
     };
-    let answer = match answer {
+    let mut answer = match answer {
         Ok(answer) => answer,
         Err(error) => return printer.fail(&error),
     };
-    printer.report(&answer, || {
-        printer.line(&format!("{GOOD}revoked:{GOOD:#} {} `{name}`", kind.word()));
-        if answer.get("known") == Some(&false.into()) {
-            printer.note(&format!("{DOUBT}no {} of this name is known{DOUBT:#}", kind.word()));
-        }
-    });
+    if let (Some(issuer), Some(revoked)) = (&issuer, answer.get_mut("revoked")) {
+        // The listener says both of a token in one text.
+        *revoked = json!({ "kind": kind.word(), "name": name, "issuer": issuer });
+    }
+    printer.report(&answer, || tell(printer, &answer, kind, &name, issuer.as_deref()));
     ExitCode::SUCCESS
+}
+
+fn tell(printer: &Printer, answer: &Value, kind: Kind, name: &str, issuer: Option<&str>) {
+    let of = issuer.map(|issuer| format!(" of `{issuer}`")).unwrap_or_default();
+    printer.line(&format!("{GOOD}revoked:{GOOD:#} {} `{}`{}", kind.word(), visible(name), visible(&of)));
+    if answer.get("known") == Some(&false.into()) {
+        let unknown = match issuer {
+            Some(_) => "this server takes no tokens of that issuer: look for a typing error".to_owned(),
+            None => format!("no {} of this name is known: look for a typing error", kind.word()),
+        };
+        printer.note(&format!("{DOUBT}{unknown}{DOUBT:#}"));
+    }
 }

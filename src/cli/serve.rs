@@ -55,7 +55,10 @@ pub(super) async fn serve(printer: &Printer, config: &Path, arguments: ServeArgu
     };
     let admin = match admin(&app, arguments.admin_listen).await {
         Ok(admin) => admin,
-        Err(error) => return printer.fail(&error.to_string()),
+        Err(error) => {
+            return printer
+                .fail(&format!("{error}: set `address` under `listen: admin:`, or `--admin-listen`"));
+        }
     };
     let url = format!("{}://{}/mcp", server.scheme(), server.address());
     printer.note(&format!("{GOOD}serving{GOOD:#} {url}; Ctrl-C ends it"));

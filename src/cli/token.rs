@@ -16,6 +16,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 use super::{
     output::{DIM, Printer},
     remote::Remote,
+    typed_key::{refuse_admin_key, refuse_key_as_file},
 };
 use crate::{
     credential::read_secret,
@@ -71,6 +72,7 @@ async fn ask(config: &Path, arguments: &Arguments) -> Result<Value, String> {
         Some(url) => Remote::typed("--url", url)?,
         None => of_project(config)?,
     };
+    arguments.key_file.as_deref().map_or(Ok(()), |file| refuse_key_as_file("--key-file", file))?;
     let reference = match &arguments.key_file {
         Some(path) => SecretRef::File(path.clone()),
         None if std::env::var_os(KEY_VARIABLE).is_none() => {
@@ -79,6 +81,7 @@ async fn ask(config: &Path, arguments: &Arguments) -> Result<Value, String> {
         None => SecretRef::Env(KEY_VARIABLE.to_owned()),
     };
     let key = read_secret(&reference, Path::new(".")).map_err(|error| format!("the API key: {error}"))?;
+    refuse_admin_key(&key)?;
     let mut request = Request::new(Method::POST, remote.endpoint("/oauth/token")?);
     let headers = request.headers_mut();
     headers.insert(header::AUTHORIZATION, basic(&arguments.client, &key)?);
@@ -94,6 +97,11 @@ async fn ask(config: &Path, arguments: &Arguments) -> Result<Value, String> {
     }
     let text = |name: &str| answer.get(name).and_then(Value::as_str);
     match (text("error"), text("error_description")) {
+        (Some("invalid_client"), _) => Err(format!(
+            "{} does not take this key as one of `{}`: it is wrong, expired, revoked or another client's",
+            remote.base(),
+            arguments.client
+        )),
         (Some(error), Some(message)) => Err(format!("{error}: {message}")),
         (Some(error), None) => Err(error.to_owned()),
         _ => Err(format!("{} has no token endpoint: say `identity: tokens: {{}}` there", remote.base())),

@@ -12,6 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
 
 use super::{
     ApiKey, Authentication, Caller, Client, Clients, Identities, IdentityError,
@@ -317,12 +318,8 @@ impl Identities {
         if !client.spec().acts_for_users {
             return Err(TokenRefusal::Unauthorized("the client may not act for users"));
         }
-        let fits = !subject.is_empty()
-            && subject.chars().count() <= SUBJECT_CHARS_MAX
-            && !subject.chars().any(char::is_control)
-            && subject.trim() == subject
-            && hygiene::clean(subject).0 == subject;
-        if !fits {
+        let fits = (1..=SUBJECT_CHARS_MAX).contains(&subject.chars().count());
+        if !fits || !is_seen_whole(subject) {
             let message = format!("a user is named by 1 to {SUBJECT_CHARS_MAX} characters that readers see");
             return Err(TokenRefusal::Request(message));
         }
@@ -353,14 +350,7 @@ impl Identities {
             let ends = run.expires().unwrap_or(Timestamp::MAX);
             return Ok((run, ends));
         }
-        let fits = request.destinations.len() <= DESTINATIONS_MAX
-            && request.destinations.iter().all(|one| (1..=DESTINATION_BYTES_MAX).contains(&one.len()));
-        if !fits {
-            let message = format!(
-                "a run has at most {DESTINATIONS_MAX} destinations, of 1 to {DESTINATION_BYTES_MAX} bytes each"
-            );
-            return Err(TokenRefusal::Request(message));
-        }
+        nameable_destinations(&request.destinations)?;
         let longest = self.bounds.lifetime.duration();
         let lifetime = request.run_lifetime.unwrap_or(longest);
         if lifetime > longest || lifetime.is_zero() {
@@ -398,6 +388,34 @@ fn nameable(tools: &[String]) -> Result<(), TokenRefusal> {
         return Ok(());
     };
     Err(TokenRefusal::Request(message))
+}
+
+/// Whether destinations are written in a way in which others can be compared with them.
+fn nameable_destinations(destinations: &[String]) -> Result<(), TokenRefusal> {
+    let message = if destinations.len() > DESTINATIONS_MAX {
+        format!("a run has at most {DESTINATIONS_MAX} destinations")
+    } else if !destinations.iter().all(|one| is_destination(one)) {
+        format!(
+            "a destination is a URL, a host, an address or an account: 1 to {DESTINATION_BYTES_MAX} bytes that \
+             readers see, without blanks around them; a URL has a host, and no user"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(TokenRefusal::Request(message))
+}
+
+fn is_destination(text: &str) -> bool {
+    // What stands before an `@` in a URL reads like its host.
+    let is_plain_url = |url: Url| url.has_host() && url.username().is_empty() && url.password().is_none();
+    (1..=DESTINATION_BYTES_MAX).contains(&text.len())
+        && is_seen_whole(text)
+        && (!text.contains("://") || Url::parse(text).is_ok_and(is_plain_url))
+}
+
+/// Whether a text is what its reader takes it for.
+fn is_seen_whole(text: &str) -> bool {
+    !text.chars().any(char::is_control) && text.trim() == text && hygiene::clean(text).0 == text
 }
 
 /// The scopes that are asked for, each of which the client has.

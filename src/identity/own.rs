@@ -56,8 +56,9 @@ const KEY_AGE_MIN: Duration = Duration::from_secs(60);
 
 /// How many random bytes a token's id has. A run's has as many.
 const RANDOM_BYTES: usize = 16;
-/// What a token holds around its claims: the header, the signature and the dots between, of 199 bytes.
-const AROUND_BYTES_MAX: usize = 256;
+/// What it is signed with, and what it says that it is (RFC 9068 §2.1).
+const ALGORITHM: Algorithm = Algorithm::EdDSA;
+const TYPE: &str = "at+jwt";
 
 /// The tokens of this server's own.
 #[derive(Debug)]
@@ -201,8 +202,7 @@ impl OwnTokens {
     pub(super) fn fits(&self, new: &NewToken<'_>, now: Timestamp) -> bool {
         let any = "0".repeat(2 * RANDOM_BYTES); // as long as any other
         let stamp = Stamp { id: &any, run: &any, made: now, expires: now };
-        let claims_bytes = Value::from(self.claims(new, &stamp)).to_string().len();
-        claims_bytes.div_ceil(3) * 4 + AROUND_BYTES_MAX <= TOKEN_BYTES_MAX
+        Signing::token_bytes(ALGORITHM, TYPE, &self.claims(new, &stamp)) <= TOKEN_BYTES_MAX
     }
 
     /// Makes a token that is bound to a run, which ends at a time at the latest.
@@ -220,7 +220,7 @@ impl OwnTokens {
         let id = hex::encode(random);
         let expires = now.saturating_add(self.lifetime).unwrap_or(Timestamp::MAX).min(ends);
         let stamp = Stamp { id: &id, run: &run.id().to_string(), made: now, expires };
-        let token = newest.signing.sign("at+jwt", &self.claims(new, &stamp))?;
+        let token = newest.signing.sign(TYPE, &self.claims(new, &stamp))?;
         Ok(Minted { token, id, expires: Timestamp::from_second(expires.as_second()).unwrap_or(expires) })
     }
 
@@ -275,7 +275,7 @@ impl OwnTokens {
 
     /// Adds the key that follows the newest one. Another process may be first, and then its key is used.
     async fn add_key(&self, keys: &OwnKeys, now: Timestamp) -> Result<(), MintError> {
-        let new = Signing::generate(Algorithm::EdDSA)?;
+        let new = Signing::generate(ALGORITHM)?;
         let key = SigningKeyRow {
             kid: new.signing.kid().to_owned(),
             pkcs8: new.pkcs8,
@@ -303,7 +303,7 @@ impl OwnTokens {
             newest = Some(Newest { signing, made: row.made });
         }
         let text = json!({ "keys": published }).to_string();
-        let (set, _) = JwkSet::parse(text.as_bytes(), &[Algorithm::EdDSA]).unwrap_or_default();
+        let (set, _) = JwkSet::parse(text.as_bytes(), &[ALGORITHM]).unwrap_or_default();
         self.keys.store(Arc::new(OwnKeys { newest, set, published }));
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     call::{Certificate, Refusal as _},
     manifest::{self, Source},
-    runs::{Revocation, RuntimeKey, TokenId},
+    runs::{DESTINATION_BYTES_MAX, Revocation, RuntimeKey, TokenId},
     store::{StateFolder, Store},
 };
 
@@ -300,6 +300,63 @@ async fn a_token_outlives_its_signing_key_and_not_by_long() {
         keys["keys"].as_array().unwrap().iter().filter_map(|key| key["kid"].as_str()).collect();
     assert!(published.contains(&kid(&new).as_str()), "{keys}");
     assert!(keys["keys"][0].get("d").is_none());
+}
+
+#[tokio::test]
+async fn a_destination_is_what_its_reader_takes_it_for() {
+    let gate = Minting::new().await;
+    let with = |one: &str| TokenRequest { destinations: vec![one.into()], ..request(&gate.key) };
+    for good in [
+        "api.example.com",
+        "api.example.com:8443",
+        "[2001:db8::1]:443",
+        "https://api.example.com/orders",
+        "mailto:x@example.com",
+        "x@example.com",
+        "DE89 3704 0044 0532 0130 00",
+        "Zoë Straße",
+        &"a".repeat(DESTINATION_BYTES_MAX),
+    ] {
+        assert!(gate.mint(&with(good)).await.is_ok(), "{good}");
+    }
+    for bad in [
+        "",
+        " ",
+        " api.example.com",
+        "api.example.com\n",
+        "api.example.com\u{200b}",
+        "\u{202e}moc.elpmaxe",
+        "a\0b",
+        "https://",
+        "https://api.example.com@evil.example/",
+        "https://api example.com/",
+        "https://api.example.com:99999/",
+        &"a".repeat(DESTINATION_BYTES_MAX + 1),
+    ] {
+        let refusal = gate.mint(&with(bad)).await.unwrap_err();
+        assert_eq!(refusal.code(), "invalid_request", "{bad:?}");
+        assert!(refusal.public_message().starts_with("a destination is a URL, a host, "), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_made_as_long_as_one_may_be_shown_and_no_longer() {
+    let gate = Minting::new().await;
+    let with = |bytes: usize| TokenRequest { tools: vec!["t".repeat(bytes)], ..request(&gate.key) };
+    let (mut fits, mut too_long) = (1, jwt::TOKEN_BYTES_MAX);
+    while too_long - fits > 1 {
+        let middle = usize::midpoint(fits, too_long);
+        match gate.mint(&with(middle)).await {
+            Ok(_) => fits = middle,
+            Err(refusal) => {
+                assert!(refusal.to_string().contains("too long to be shown"), "{refusal}");
+                too_long = middle;
+            }
+        }
+    }
+    let longest = gate.mint(&with(fits)).await.unwrap().token.expose_secret().len();
+    // Base64 grows by two characters at a time where it does not by one.
+    assert!((jwt::TOKEN_BYTES_MAX - 1..=jwt::TOKEN_BYTES_MAX).contains(&longest), "{longest}");
 }
 
 #[tokio::test]

@@ -233,6 +233,12 @@ impl<'a> Form<'a> {
         if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(request("the body must be `application/x-www-form-urlencoded`"));
         }
+        if headers.contains_key(header::CONTENT_ENCODING) {
+            return Err(request("the body must not be encoded: leave `Content-Encoding` out"));
+        }
+        if !kind.is_some_and(is_utf8) {
+            return Err(request("the body is read as UTF-8: name that `charset`, or none"));
+        }
         if std::str::from_utf8(body).is_err() {
             return Err(request("the body is not UTF-8"));
         }
@@ -263,6 +269,16 @@ impl<'a> Form<'a> {
         let all = self.0.iter().filter(|(known, value)| known == name && !value.is_empty());
         all.map(|(_, value)| value.clone().into_owned()).collect()
     }
+}
+
+/// Whether a content type names no charset but UTF-8 (RFC 6749 appendix B).
+fn is_utf8(kind: &str) -> bool {
+    kind.split(';').skip(1).all(|parameter| match parameter.split_once('=') {
+        Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
+            value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        _ => true,
+    })
 }
 
 /// Why there is no answer of the kind that was asked for.
@@ -357,4 +373,24 @@ fn plain(status: StatusCode, document: &Value) -> Answer {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charset_is_utf8_or_not_named() {
+        let form = "application/x-www-form-urlencoded";
+        for fits in
+            ["", ";", "; charset=utf-8", ";charset=\"UTF-8\"", "; Charset = utf-8", "; boundary=utf-16"]
+        {
+            assert!(is_utf8(&format!("{form}{fits}")), "{fits}");
+        }
+        for other in
+            ["; charset=utf-16", ";charset=\"latin1\"", "; charset=", "; charset=utf-8; charset=utf-7"]
+        {
+            assert!(!is_utf8(&format!("{form}{other}")), "{other}");
+        }
+    }
 }

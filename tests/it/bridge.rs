@@ -2,6 +2,7 @@
 //! bridge between them, each a process of its own; and servers that say what no gate does.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     path::Path,
@@ -10,7 +11,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -20,6 +21,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -32,6 +34,7 @@ use tokio::{
 use crate::{
     backend::{Backend, Closed},
     bare::project,
+    certificates::Authority,
     process::{PROGRAM, callgate},
     project::key,
 };
@@ -50,8 +53,12 @@ struct Bridge {
 
 impl Bridge {
     fn to(url: &str, key: &str) -> Self {
+        Self::with(url, key, &[])
+    }
+
+    fn with(url: &str, key: &str, more: &[&str]) -> Self {
         let mut command = Command::new(PROGRAM);
-        command.args(["stdio", "--connect", url]).env("CALLGATE_KEY", key);
+        command.args(["stdio", "--connect", url]).args(more).env("CALLGATE_KEY", key);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -305,6 +312,122 @@ async fn the_end_of_input_and_ctrl_c_end_it_well_and_its_session() {
     }
 }
 
+#[tokio::test]
+async fn the_end_of_input_is_heard_while_a_session_is_being_begun() {
+    for stuck in ["initialize", "notifications/initialized"] {
+        let stub = Stub::start_slow(move |seen| seen.said == stuck).await;
+        let mut bridge = Bridge::to(&stub.url, "cg_a-key-of-a-test");
+        if stuck == "initialize" {
+            bridge.send(INITIALIZE).await;
+        } else {
+            bridge.begin().await;
+        }
+        bridge.send(legacy(1, "tools/list", json!({}))).await;
+        stub.until(|seen| seen.said == stuck).await;
+        let before = Instant::now();
+        let (said, _) = bridge.close().await;
+        assert!(!said.contains("\"id\":1"), "{said}");
+        // What stands behind a step is not sent before it is done.
+        assert!(stub.seen().iter().all(|seen| seen.said != "tools/list"));
+        assert!((5..9).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_asked_as_much_at_once_as_one_takes_and_the_rest_waits() {
+    for (era, at_once) in [(legacy as fn(u64, &str, Value) -> Value, 64), (modern, 128)] {
+        let stub = Stub::start_slow(|seen| seen.said == "tools/call").await;
+        let mut bridge = Bridge::to(&stub.url, "cg_a-key-of-a-test");
+        bridge.begin().await;
+        for id in 1..=129 {
+            bridge.send(era(id, "tools/call", call("x", "1"))).await;
+        }
+        let refused = bridge.receive().await;
+        assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!(129), &json!(-32000)), "{refused}");
+        let message = refused["error"]["message"].as_str().unwrap();
+        assert_eq!(message, "too many requests wait for their answers: try again");
+        let asked = || {
+            let calls = stub.seen().into_iter().filter(|seen| seen.said == "tools/call");
+            calls.map(|seen| seen.body["id"].as_u64().unwrap()).collect::<BTreeSet<_>>()
+        };
+        until(|| asked().len() == at_once).await;
+        let waiting = (1..129).find(|id| !asked().contains(id));
+        assert_eq!(waiting.is_some(), at_once == 64);
+        // One that waits can be taken back, and one that is taken back makes room for another that waits.
+        for id in waiting.into_iter().chain(asked().first().copied()) {
+            let params = json!({ "requestId": id });
+            bridge
+                .send(json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params }))
+                .await;
+        }
+        let in_all = at_once + usize::from(waiting.is_some());
+        until(|| asked().len() == in_all).await;
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!((asked().len(), waiting.is_some_and(|id| asked().contains(&id))), (in_all, false));
+        bridge.signal("-TERM").await;
+        bridge.ended().await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_does_not_speak_the_urls_scheme_or_is_not_trusted_is_told_apart() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let folder = TempDir::new().unwrap();
+    let authority = Authority::new("own");
+    authority.server().write(folder.path(), "gate");
+    fs::write(folder.path().join("ca.pem"), &authority.pem).unwrap();
+    fs::write(folder.path().join("other.pem"), &Authority::new("other").pem).unwrap();
+    let behind_tls = secure_echo(folder.path()).await;
+    let plain = Stub::start(|_| None).await;
+    let said = async |url: String, ca: Option<&str>| {
+        let ca = ca.map(|ca| folder.path().join(ca).to_str().unwrap().to_owned());
+        let more: Vec<&str> = ca.iter().flat_map(|ca| ["--ca", ca.as_str()]).collect();
+        let mut bridge = Bridge::with(&url, "cg_a-key-of-a-test", &more);
+        let answer = bridge.ask(INITIALIZE).await;
+        bridge.close().await;
+        let message = answer["error"]["message"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        message.strip_prefix(&url).unwrap_or(&message).to_owned()
+    };
+    let untrusted = " does not prove who it is: the authority of its certificate is not trusted here; pass \
+                     `--ca` if its authority is your own";
+    let https = format!("https://127.0.0.1:{}/mcp", behind_tls.port());
+    assert_eq!(said(https.clone(), None).await, untrusted);
+    assert_eq!(said(https.clone(), Some("other.pem")).await, untrusted);
+    let trusted = said(https, Some("ca.pem")).await;
+    assert!(!trusted.contains("prove") && !trusted.contains("TLS"), "{trusted}");
+    assert_eq!(
+        said(plain.url.replace("http:", "https:"), None).await,
+        " does not speak TLS: is its scheme `http`, or its port another one?"
+    );
+    assert_eq!(
+        said(format!("http://127.0.0.1:{}/mcp", behind_tls.port()), None).await,
+        " does not answer in HTTP: is its scheme `https`, or its port another one?"
+    );
+}
+
+/// A server that takes connections over TLS, and says nothing that is HTTP.
+async fn secure_echo(folder: &Path) -> SocketAddr {
+    let chain = CertificateDer::pem_file_iter(folder.join("gate.pem")).unwrap().map(Result::unwrap);
+    let key = PrivateKeyDer::from_pem_file(folder.join("gate.key")).unwrap();
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(chain.collect(), key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let _ = stream.read(&mut [0; 9_000]).await;
+                    let _ = stream.shutdown().await;
+                }
+            });
+        }
+    });
+    address
+}
+
 #[test]
 fn it_connects_only_where_the_key_is_safe_and_with_a_key() {
     let folder = TempDir::new().unwrap();
@@ -526,6 +649,16 @@ impl Stub {
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, seen }
+    }
+
+    /// One that never answers some requests.
+    async fn start_slow(is_slow: impl Fn(&Seen) -> bool + Send + Sync + 'static) -> Self {
+        let never = |seen: &Seen| {
+            let bytes = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+            let kind = if seen.said == "tools/call" { "text/event-stream" } else { "application/json" };
+            ([(header::CONTENT_TYPE, kind)], Body::from_stream(bytes)).into_response()
+        };
+        Self::start(move |seen| is_slow(seen).then(|| never(seen))).await
     }
 
     fn seen(&self) -> Vec<Seen> {

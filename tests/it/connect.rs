@@ -133,8 +133,14 @@ fn writing_keeps_everything_else_and_the_file_as_it_was_and_happens_once() {
         let write = |more: &[&str]| {
             connect(at, &[&[application, "--url", URL, "--dir", ".", "--write"], more].concat())
         };
+        let alone = connect(at, &[application, "--url", URL]).good();
         let said = write(&[]).good();
-        assert!(said.contains("written to") && said.contains("+ ") && !said.contains("hush"), "{said}");
+        // What was put there and nothing else, in the words of the file.
+        let rest = said.strip_prefix(&alone).unwrap_or_else(|| panic!("{said}"));
+        assert!(rest.starts_with("written to `./"), "{rest}");
+        for theirs in ["mine", "hush", "globalShortcut", "model"] {
+            assert!(!said.contains(theirs), "{theirs}: {said}");
+        }
         let after = fs::read_to_string(&path).unwrap();
         for kept in ["mine", "hush", "globalShortcut", "command = 'x'", "\"command\": \"x\",  \"env\""] {
             assert_eq!(after.contains(kept), before.contains(kept), "{kept}: {after}");
@@ -153,8 +159,98 @@ fn writing_keeps_everything_else_and_the_file_as_it_was_and_happens_once() {
         assert!(refusal.refusal().contains("pass `--replace`"));
         assert_eq!(fs::read_to_string(&path).unwrap(), after);
         if application != "vscode" {
-            assert!(other(&["--replace"]).good().contains("- "));
+            let said = other(&["--replace"]).good();
+            assert!(said.contains(", in place of another server of this name\n"), "{said}");
+            assert!(!said.contains("CG_TOKEN") && !said.contains("hush"), "{said}");
             assert!(fs::read_to_string(&path).unwrap().contains("OTHER"));
+        }
+    }
+}
+
+#[test]
+fn nothing_of_what_was_in_a_file_is_shown_however_it_is_laid_out() {
+    let other = r#""o":{"command":"x","env":{"S":"hush"}}"#;
+    for before in [
+        format!(r#"{{"mcpServers":{{{other}}}}}"#),
+        format!("{{\"mcpServers\":{{{other}}},\n\"s\":\"hush\"}}"),
+        format!("{{\"mcpServers\": {{\n{other},\n\"callgate\":{{\"command\":\"hush\"}}}}}}"),
+        r#"{"mcpServers":{"callgate":{"command":"hush","env":{"S":"cg_k1_hush"}}}}"#.to_owned(),
+    ] {
+        for json in [&[][..], &["--json"]] {
+            let folder = TempDir::new().unwrap();
+            fs::write(folder.path().join(".mcp.json"), &before).unwrap();
+            let write = ["claude-code", "--url", URL, "--write", "--replace"];
+            let said = connect(folder.path(), &[json, &write].concat());
+            assert!(said.stdout.contains(URL), "{said:?}");
+            assert!(!said.stdout.contains("hush") && !said.stderr.contains("hush"), "{said:?}");
+            let after = fs::read_to_string(folder.path().join(".mcp.json")).unwrap();
+            assert_eq!(after.contains("\"o\""), before.contains("\"o\""), "{after}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_stdio_would_refuse_is_put_into_no_file() {
+    let folder = TempDir::new().unwrap();
+    let somewhere = ([127, 0, 0, 1], 1).into();
+    let closed = project().client("closed", json!({ "tools": ["get"] }));
+    closed.write(folder.path(), somewhere, somewhere);
+    let refused = |more: &[&str]| connect(folder.path(), &[&["codex", "--stdio"], more].concat()).refusal();
+    assert_eq!(
+        refused(&["--client", "nobody"]),
+        "error: unknown client `nobody`; clients with `stdio: true`: `bot`\n"
+    );
+    assert_eq!(
+        refused(&["--client", "closed", "--write", "--dir", "."]),
+        "error: client `closed` may not be claimed by a local process: it lacks `stdio: true`; clients with \
+         `stdio: true`: `bot`\n"
+    );
+    assert!(!folder.path().join("config.toml").exists());
+    fs::write(folder.path().join("callgate.yaml"), "listen: [").unwrap();
+    assert!(refused(&["--client", "bot"]).contains("does not load; run `callgate check`"));
+}
+
+#[test]
+fn what_is_wrong_with_a_url_is_said_of_its_option_and_without_it() {
+    let folder = TempDir::new().unwrap();
+    for (url, expected) in [
+        ("gate-hush", "takes a URL such as `https://gate.example.com/mcp`: "),
+        ("https://u:hush@gate.example.com/mcp", "takes a URL with no user and no password in it"),
+        ("https://gate.example.com/mcp?key=hush", "takes a URL without a query or a fragment"),
+        ("ftp://gate.example.com/hush", "takes an `http` or `https` URL, not `ftp`"),
+    ] {
+        for (command, option) in [
+            (["connect", "codex", "--url", url], "--url"),
+            (["stdio", "--key-env=PATH", "--connect", url], "--connect"),
+            (["runs", "list", "--admin-url", url], "--admin-url"),
+            (["token", "bot", "--url", url], "--url"),
+        ] {
+            let said = callgate(folder.path(), command).refusal();
+            assert!(said.starts_with(&format!("error: `{option}` {expected}")), "{said}");
+            assert!(!said.contains("hush") && !said.contains("service"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_typed_where_something_else_belongs_is_not_repeated() {
+    let folder = TempDir::new().unwrap();
+    for key in ["cg_k1_hush-0123456789", "cgadmin_a-1_hush0123456789"] {
+        for command in [
+            &["connect", "codex", "--url", URL, "--key-env", key][..],
+            &["connect", "codex", "--url", URL, "--key-file", key],
+            &["stdio", "--connect", URL, "--key-env", key],
+            &["stdio", "--connect", URL, "--key-file", key],
+            &["token", "bot", "--url", URL, "--key-file", key],
+            &["runs", "list", "--admin-url", "http://127.0.0.1:1", "--admin-key-file", key],
+            &["keys", "revoke", key, "--admin-url", "http://127.0.0.1:1"],
+            &["keys", "rotate", key, "--admin-url", "http://127.0.0.1:1"],
+            &["revoke", "key", key, "--admin-url", "http://127.0.0.1:1"],
+        ] {
+            let said = callgate(folder.path(), command);
+            assert_ne!(said.code, 0, "{said:?}");
+            assert!(!said.stdout.contains("hush") && !said.stderr.contains("hush"), "{command:?} {said:?}");
+            assert!(said.stderr.contains("never"), "{command:?} {said:?}");
         }
     }
 }

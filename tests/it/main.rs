@@ -36,6 +36,7 @@ mod hiding;
 mod failures;
 mod misbehaving;
 mod front;
+mod oauth;
 mod offers;
 mod stdio;
 mod bridge;

@@ -4,6 +4,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::server::Server;
+use crate::cli::unreached::Unreached;
 
 /// Our own: the server cannot be asked now, or not any more.
 const NO_ANSWER: i64 = -32000;
@@ -15,10 +16,8 @@ const INTERNAL_ERROR: i64 = -32603;
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Nobody listens there.
-    Unreached,
-    /// TLS: why.
-    Untrusted(String),
+    /// Nothing of the request was understood there.
+    Unreached(Unreached),
     /// Its address may not be called: why.
     Forbidden(String),
     /// The connection ended first.
@@ -88,10 +87,7 @@ impl Failure {
     pub(super) fn message(&self, server: &Server) -> String {
         let url = server.url();
         match self {
-            Self::Unreached => format!("no server answers at {url}: does `callgate serve` run there?"),
-            Self::Untrusted(why) => {
-                format!("{url} does not prove who it is: {why}; pass `--ca` if its authority is your own")
-            }
+            Self::Unreached(unreached) => unreached.message(url, "pass `--ca` if its authority is your own"),
             Self::Forbidden(why) => format!("{url} may not be called: {why}"),
             Self::BrokeOff => {
                 format!("{url} broke off before it answered: whether the request took effect is not known")
@@ -130,6 +126,9 @@ fn refused(refusal: &Refusal, server: &Server) -> String {
         (StatusCode::NOT_FOUND, None) => format!("there is nothing at {url}: is its path right?"),
         (status, None) if status.is_redirection() => {
             format!("{url} sends elsewhere ({status}), where the key is not shown: pass the URL itself")
+        }
+        (StatusCode::BAD_REQUEST, None) if url.scheme() == "http" => {
+            format!("{url} answered {}: is its scheme `https`?", refusal.status)
         }
         (status, None) => format!("{url} answered {status}"),
     }

@@ -1,7 +1,6 @@
 //! The server at the other end: where it is, how it is reached, and who asks.
 
 use std::{
-    error::Error as _,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,7 +16,11 @@ use url::Url;
 
 use super::failure::Failure;
 use crate::{
-    cli::remote::typed_endpoint,
+    cli::{
+        remote::typed_endpoint,
+        typed_key::{refuse_admin_key, refuse_key_as_file, refuse_key_as_variable},
+        unreached::Unreached,
+    },
     credential::{LiveSecret, LiveSecrets, read_secret},
     egress::{Allowances, Egress, SendError, Way},
     manifest::{EgressSpec, SecretRef},
@@ -107,17 +110,17 @@ impl Server {
         request.headers_mut().insert(header::AUTHORIZATION, self.authorization.clone());
         let sent = timeout(ANSWER_MAX, self.way.send(request)).await.map_err(|_| Failure::Slow)?;
         sent.map_err(|error| match error {
-            SendError::Http(error) => match tls_error(&error) {
-                Some(error) => Failure::Untrusted(error.to_string()),
-                None if error.is_connect() => Failure::Unreached,
-                None => Failure::BrokeOff,
-            },
+            SendError::Http(error) => Unreached::of(&error).map_or(Failure::BrokeOff, Failure::Unreached),
             SendError::Refused { refusal, .. } => Failure::Forbidden(refusal.to_string()),
         })
     }
 }
 
 fn read_key(place: KeyPlace) -> Result<(SecretString, String), String> {
+    match &place {
+        KeyPlace::Variable(name) => refuse_key_as_variable("--key-env", name)?,
+        KeyPlace::File(path) => refuse_key_as_file("--key-file", path)?,
+    }
     let (reference, shown) = match place {
         KeyPlace::Variable(name) if std::env::var_os(&name).is_none() => {
             return Err(format!("no API key: set `{name}`, or pass `--key-file`"));
@@ -129,6 +132,7 @@ fn read_key(place: KeyPlace) -> Result<(SecretString, String), String> {
         }
     };
     let key = read_secret(&reference, Path::new(".")).map_err(|error| format!("the API key: {error}"))?;
+    refuse_admin_key(&key)?;
     Ok((key, shown))
 }
 
@@ -152,13 +156,4 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
         .ok()
         .filter(|found| !found.is_empty())
         .ok_or_else(|| format!("`{shown}` holds no certificate in PEM"))
-}
-
-/// What TLS itself says, where that is what made a connection fail.
-fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    causes.into_iter().find_map(|cause| {
-        let within = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        within.and_then(|within| within.downcast_ref()).or_else(|| cause.downcast_ref())
-    })
 }

@@ -37,6 +37,17 @@ pub(super) struct Entry {
     pub(super) input: Option<(Node, String)>,
 }
 
+/// A configuration with an entry in it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Merged {
+    /// The same text where the entry was there already.
+    pub(super) text: String,
+    /// Whether the server took the place of another one of its name.
+    pub(super) replaced: bool,
+    /// Whether the client is asked for something that it was not asked for before.
+    pub(super) asks: bool,
+}
+
 /// Why a configuration is left alone.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum MergeError {
@@ -52,18 +63,26 @@ pub(super) enum MergeError {
     Uneditable,
 }
 
-/// The text with the entry in it. The same text where it was there already.
+/// The text with the entry in it.
 ///
 /// # Errors
 /// When the text cannot be read, or has another server of that name and that may not be replaced.
-pub(super) fn merge(form: Form, text: &str, entry: &Entry, replace: bool) -> Result<String, MergeError> {
+pub(super) fn merge(form: Form, text: &str, entry: &Entry, replace: bool) -> Result<Merged, MergeError> {
     match form {
         Form::Json | Form::Jsonc => merge_json(form, text, entry, replace),
         Form::Toml => merge_toml(text, entry, replace),
     }
 }
 
-fn merge_json(form: Form, text: &str, entry: &Entry, replace: bool) -> Result<String, MergeError> {
+/// How an entry reads by itself, in a file that holds nothing else.
+///
+/// # Errors
+/// When it cannot be written in this form.
+pub(super) fn alone(form: Form, entry: &Entry) -> Result<String, MergeError> {
+    merge(form, "", entry, false).map(|merged| merged.text)
+}
+
+fn merge_json(form: Form, text: &str, entry: &Entry, replace: bool) -> Result<Merged, MergeError> {
     let before = parse_json(form, text)?;
     let root = parse_json(form, text)?;
     let top = match root.value() {
@@ -75,17 +94,17 @@ fn merge_json(form: Form, text: &str, entry: &Entry, replace: bool) -> Result<St
         .object_value_or_create(entry.servers)
         .ok_or_else(|| misshapen(&format!("`{}`", entry.servers), "an object"))?;
     refuse_twice(&servers)?;
-    let mut changed = false;
+    let (mut added, mut replaced, mut asks) = (false, false, false);
     match servers.get(&entry.name) {
         Some(there) if there.to_serde_value() == Some(entry.server.json()) => {}
         Some(_) if !replace => return Err(MergeError::Differs(entry.name.clone())),
         Some(there) => {
             there.set_value(entry.server.cst());
-            changed = true;
+            replaced = true;
         }
         None => {
             servers.append(&entry.name, entry.server.cst());
-            changed = true;
+            added = true;
         }
     }
     if let Some((input, id)) = &entry.input {
@@ -95,11 +114,11 @@ fn merge_json(form: Form, text: &str, entry: &Entry, replace: bool) -> Result<St
         };
         if !inputs.elements().iter().any(|element| has_id(element.to_serde_value())) {
             inputs.append(input.cst());
-            changed = true;
+            asks = true;
         }
     }
-    if !changed {
-        return Ok(text.to_owned());
+    if !(added || replaced || asks) {
+        return Ok(Merged { text: text.to_owned(), replaced, asks });
     }
     let mut merged = root.to_string();
     if !merged.ends_with('\n') {
@@ -110,7 +129,7 @@ fn merge_json(form: Form, text: &str, entry: &Entry, replace: bool) -> Result<St
     let holds = after.as_ref().and_then(|after| after.get(entry.servers)?.get(&entry.name))
         == Some(&entry.server.json())
         && without(after, entry) == without(before.to_serde_value(), entry);
-    if holds { Ok(merged) } else { Err(MergeError::Uneditable) }
+    if holds { Ok(Merged { text: merged, replaced, asks }) } else { Err(MergeError::Uneditable) }
 }
 
 /// What of a configuration has to stay as it is.
@@ -173,7 +192,7 @@ fn misshapen(what: &str, expected: &'static str) -> MergeError {
     MergeError::Misshapen(what.to_owned(), expected)
 }
 
-fn merge_toml(text: &str, entry: &Entry, replace: bool) -> Result<String, MergeError> {
+fn merge_toml(text: &str, entry: &Entry, replace: bool) -> Result<Merged, MergeError> {
     let mut document: DocumentMut = text.parse().map_err(|error| unreadable_toml(text, &error))?;
     let servers = document.entry(entry.servers).or_insert_with(|| {
         let mut table = Table::new();
@@ -182,19 +201,19 @@ fn merge_toml(text: &str, entry: &Entry, replace: bool) -> Result<String, MergeE
     });
     let servers =
         servers.as_table_like_mut().ok_or_else(|| misshapen(&format!("`{}`", entry.servers), "a table"))?;
-    match servers.get(&entry.name) {
+    let replaced = match servers.get(&entry.name) {
         Some(there) if toml_as_json(there).as_ref() == Some(&entry.server.json()) => {
-            return Ok(text.to_owned());
+            return Ok(Merged { text: text.to_owned(), replaced: false, asks: false });
         }
         Some(_) if !replace => return Err(MergeError::Differs(entry.name.clone())),
-        _ => {}
-    }
+        there => there.is_some(),
+    };
     servers.insert(&entry.name, entry.server.toml().ok_or(MergeError::Uneditable)?);
     let merged = document.to_string();
     let after: DocumentMut = merged.parse().map_err(|error| unreadable_toml(&merged, &error))?;
     let there = after.get(entry.servers).and_then(|servers| servers.get(&entry.name));
     if there.and_then(toml_as_json).as_ref() == Some(&entry.server.json()) {
-        Ok(merged)
+        Ok(Merged { text: merged, replaced, asks: false })
     } else {
         Err(MergeError::Uneditable)
     }
@@ -284,6 +303,10 @@ impl Node {
 mod tests {
     use super::*;
 
+    fn merge(form: Form, text: &str, entry: &Entry, replace: bool) -> Result<String, MergeError> {
+        super::merge(form, text, entry, replace).map(|merged| merged.text)
+    }
+
     fn entry(url: &str) -> Entry {
         let headers = Node::Table(vec![("Authorization", Node::text("Bearer ${CG_TOKEN}"))]);
         let server = vec![("type", Node::text("http")), ("url", Node::text(url)), ("headers", headers)];
@@ -358,6 +381,26 @@ mod tests {
             let after = merge(form, &before, &two, true).unwrap();
             assert!(after.contains("http://g/mcp") && !after.contains("http://h/mcp"), "{after}");
         }
+    }
+
+    #[test]
+    fn what_has_changed_is_told_without_looking_at_the_texts() {
+        let told = |form: Form, text: &str, entry: &Entry| {
+            let merged = super::merge(form, text, entry, true).unwrap();
+            (merged.text != text, merged.replaced, merged.asks)
+        };
+        let before = merge(Form::Json, "", &entry("http://h/mcp"), false).unwrap();
+        assert_eq!(told(Form::Json, "", &entry("http://h/mcp")), (true, false, false));
+        assert_eq!(told(Form::Json, &before, &entry("http://h/mcp")), (false, false, false));
+        assert_eq!(told(Form::Json, &before, &entry("http://g/mcp")), (true, true, false));
+        let asked = merge(Form::Jsonc, "", &with_input(), false).unwrap();
+        assert_eq!(told(Form::Jsonc, "", &with_input()), (true, false, true));
+        let other = Entry { name: "other".into(), ..with_input() };
+        assert_eq!(told(Form::Jsonc, &asked, &other), (true, false, false));
+        let toml = merge(Form::Toml, "", &codex(), false).unwrap();
+        assert_eq!(told(Form::Toml, "", &codex()), (true, false, false));
+        let other = Entry { server: entry("http://g/mcp").server, ..codex() };
+        assert_eq!(told(Form::Toml, &toml, &other), (true, true, false));
     }
 
     #[test]

@@ -12,6 +12,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Algorithm, object::encode};
 
+/// How long the id of a key is: a SHA-256, encoded.
+const KID_BYTES: usize = encoded_bytes(32);
+/// How long a signature is, by Ed25519 (RFC 8032 §5.1.6) and by P-256 (RFC 7518 §3.4).
+const SIGNATURE_BYTES: usize = 64;
+
 /// A private key that signs tokens.
 pub struct Signing {
     pair: Pair,
@@ -109,14 +114,26 @@ impl Signing {
         Value::Object(jwk)
     }
 
+    /// How long a token is, whichever key of its algorithm signs it.
+    pub(in crate::identity) fn token_bytes(
+        algorithm: Algorithm,
+        typ: &str,
+        claims: &Map<String, Value>,
+    ) -> usize {
+        let any_key = "0".repeat(KID_BYTES);
+        let claims = Value::from(claims.clone()).to_string();
+        let parts = [header(algorithm, &any_key, typ).len(), claims.len(), SIGNATURE_BYTES];
+        parts.into_iter().map(encoded_bytes).sum::<usize>() + 2 // the dots between them
+    }
+
     /// A token of a type, such as `at+jwt`, with these claims.
     ///
     /// # Errors
     /// When the library fails.
     pub fn sign(&self, typ: &str, claims: &Map<String, Value>) -> Result<String, SigningError> {
-        let header = json!({"alg": self.algorithm().name(), "kid": self.kid, "typ": typ});
+        let header = header(self.algorithm(), &self.kid, typ);
         let claims = serde_json::to_vec(claims).map_err(|_| SigningError::Failed)?;
-        let signed = format!("{}.{}", encode(header.to_string()), encode(claims));
+        let signed = format!("{}.{}", encode(header), encode(claims));
         let signature = match &self.pair {
             Pair::Ed25519(pair) => pair.try_sign(signed.as_bytes()),
             Pair::Es256(pair) => pair.sign(&SystemRandom::new(), signed.as_bytes()),
@@ -124,6 +141,15 @@ impl Signing {
         let signature = signature.map_err(|_| SigningError::Failed)?;
         Ok(format!("{signed}.{}", encode(signature)))
     }
+}
+
+fn header(algorithm: Algorithm, kid: &str, typ: &str) -> String {
+    json!({"alg": algorithm.name(), "kid": kid, "typ": typ}).to_string()
+}
+
+/// How long bytes are in Base64 without padding (RFC 7515 §2).
+const fn encoded_bytes(bytes: usize) -> usize {
+    (bytes * 4).div_ceil(3)
 }
 
 impl fmt::Debug for Signing {
@@ -161,4 +187,21 @@ impl Pair {
 fn thumbprint(members: &Map<String, Value>) -> String {
     let text = Value::Object(members.clone()).to_string();
     encode(Sha256::digest(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_a_token_is_is_known_before_it_is_signed() {
+        for algorithm in [Algorithm::EdDSA, Algorithm::ES256] {
+            let signing = Signing::generate(algorithm).unwrap().signing;
+            for length in 0..12 {
+                let claims = Map::from_iter([("a\"é".to_owned(), "b\n".repeat(length).into())]);
+                let token = signing.sign("at+jwt", &claims).unwrap();
+                assert_eq!(Signing::token_bytes(algorithm, "at+jwt", &claims), token.len(), "{token}");
+            }
+        }
+    }
 }
