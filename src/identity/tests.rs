@@ -5,11 +5,12 @@ mod timing;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    call::{Certificate, Refusal as _},
-    manifest::{self, Source},
+    call::{CallKind, Certificate, Origin, Refusal as _, Transport},
+    manifest::{self, KeyId, Source},
     runs::{DESTINATION_BYTES_MAX, Revocation, RuntimeKey, TokenId},
     store::{StateFolder, Store},
 };
@@ -64,6 +65,24 @@ async fn a_key_works_until_the_day_it_expires() {
     let refusal =
         identities.authenticate(&clients, &proof, None, at("2027-06-30T00:00:00Z")).await.unwrap_err();
     insta::assert_snapshot!(refusal, @"key `k1` of `bot` has expired");
+}
+
+#[tokio::test]
+async fn an_answer_outlasts_the_proof_it_was_asked_with_and_no_revocation() {
+    let folder = tempfile::tempdir().unwrap();
+    let (identities, runs) = identities(folder.path()).await;
+    let key = NewKey::new("k1", [7; 32]);
+    let clients = with_key(&key, "2100-01-01");
+    let kind = CallKind::Tool { name: "get".into(), arguments: serde_json::Map::new().into() };
+    let origin = Origin { transport: Transport::Http, source: None };
+    let call = Call::now(kind, Proof::bearer(key.key()), origin, CancellationToken::new());
+    let mut call = identities.identify(&clients, call).await.unwrap();
+    assert_eq!((call.still_stands(), call.may_be_answered()), (Ok(()), Ok(())));
+    call.ground.as_mut().unwrap().standing.expires = Some(Timestamp::now());
+    assert_eq!((call.still_stands(), call.may_be_answered()), (Err(StandingError::Expired), Ok(())));
+    let what = Revocation::Key(KeyId::parse("k1").unwrap());
+    runs.revoke(&what, "it", "a test", None, Timestamp::now()).await.unwrap();
+    assert_eq!(call.may_be_answered(), Err(StandingError::Key(KeyId::parse("k1").unwrap())));
 }
 
 #[tokio::test]

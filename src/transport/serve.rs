@@ -276,6 +276,7 @@ where
         if !hanging_up && hung_up.as_mut().poll(context).is_ready() {
             hanging_up = true;
             pace.enter(Phase::Closing); // whoever reads still learns that this is the end
+            connection.as_mut().graceful_shutdown(); // and sends nothing more on it
         }
         if !stopping && stopped.as_mut().poll(context).is_ready() {
             stopping = true;

@@ -245,8 +245,12 @@ async fn there_are_as_many_streams_as_sessions_and_one_that_hangs_up_makes_room(
     assert_eq!((refused.status().as_u16(), gate.app.runs.sessions()), (503, 2));
     drop(first);
     assert_eq!(sessions(&gate, 1).await, 1, "the run ends with the connection");
-    let ended = gate.records_of("change");
-    assert!(ended.iter().any(|change| change["change"]["act"] == "end-run"), "{ended:#?}");
+    // The record of it follows.
+    let (began, has_ended) = (Instant::now(), |change: &Value| change["change"]["act"] == "end-run");
+    while !gate.records_of("change").iter().any(has_ended) {
+        assert!(began.elapsed() < Duration::from_secs(3), "{:#?}", gate.records_of("change"));
+        sleep(Duration::from_millis(10)).await;
+    }
     let third = Stream::begun(&gate, "bot").await;
     drop((second, third));
     assert_eq!(sessions(&gate, 0).await, 0);
