@@ -57,6 +57,11 @@ impl Pipe {
     fn start() -> Self {
         let folder = TempDir::new().unwrap();
         write(folder.path());
+        Self::of(folder)
+    }
+
+    /// A gate of a project that is there.
+    fn of(folder: TempDir) -> Self {
         let mut child = Command::new(PROGRAM)
             .args(["stdio", "--client", "bot", "--config"])
             .arg(folder.path().join("callgate.yaml"))
@@ -250,4 +255,64 @@ fn a_resource_or_prompt_that_is_another_now_is_in_quarantine() {
         let refused = ask(&mut pipe);
         assert_eq!(refused["error"]["data"]["callgate/code"], "upstream_quarantined", "{key} {refused}");
     }
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> (bool, String) {
+    let config = folder.join("callgate.yaml");
+    let output = Command::new(PROGRAM).args(arguments).arg("--config").arg(config).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (output.status.success(), said)
+}
+
+#[test]
+fn what_is_imported_loads_and_is_pinned_as_the_upstream_lists_it() {
+    let folder = TempDir::new().unwrap();
+    write(folder.path());
+    let mut said = state();
+    said["resources"] = json!([
+        { "uri": "up://fixed", "name": "a page", "description": "One\u{200b} page." },
+        { "uri": "up://other", "name": "a page", "mimeType": "text/plain" },
+        { "uri": "up://bad uri", "name": "bad" },
+        { "uri": "docs://handbook", "name": "handbook" },
+    ]);
+    fs::write(folder.path().join("state.json"), said.to_string()).unwrap();
+    for name in ["fixed", "page", "ask"] {
+        fs::remove_file(folder.path().join(format!("tools/{name}.yaml"))).unwrap();
+    }
+    fs::write(folder.path().join("policies/p.cedar"), "permit (principal, action, resource);").unwrap();
+    let (good, report) = command(folder.path(), &["import", "mcp", "up"]);
+    assert!(good, "{report}");
+    let tools = folder.path().join("tools/up");
+    for (stem, listed) in [
+        ("resource-up.up___fixed", &said["resources"][0]),
+        ("resource-up.up___other", &said["resources"][1]),
+        ("resource-up.page", &said["templates"][0]),
+        ("prompt-up.ask", &said["prompts"][0]),
+    ] {
+        let manifest = fs::read_to_string(tools.join(format!("{stem}.yaml"))).unwrap();
+        let digest = definition_digest(listed.as_object().unwrap());
+        assert!(manifest.contains(&format!("    definition: {digest}\n")), "{stem}\n{manifest}");
+        let kept = fs::read_to_string(tools.join(format!("reviewed/{stem}.json"))).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&kept).unwrap(), *listed);
+    }
+    assert!(report.contains("1 zero-width character, which no reader sees: removed"), "{report}");
+    assert!(
+        report.contains("the resource `docs://handbook`: `handbook` is this resource already"),
+        "{report}"
+    );
+    assert!(report.contains("the resource `up://bad uri`: "), "{report}");
+    assert!(report.contains("0 tools, 3 resources, 1 prompt of `up`"), "{report}");
+    assert!(
+        report.contains("`resources: ['up://fixed', 'up://other', 'up://page/*']`, `prompts: [up.ask]`"),
+        "{report}"
+    );
+    let (good, checked) = command(folder.path(), &["check"]);
+    assert!(good, "{checked}");
+
+    let mut pipe = Pipe::of(folder);
+    for uri in ["up://fixed", "up://other", "up://page/7"] {
+        assert_eq!(pipe.read(uri)["result"]["contents"][0]["text"], format!("seen: {uri}"));
+    }
+    let (good, report) = command(pipe.folder.path(), &["import", "mcp", "up", "--prompt", "*", "--stdout"]);
+    assert!(good && report.contains("prompt: up.ask") && !report.contains("resource: up.page"), "{report}");
 }
