@@ -103,7 +103,33 @@ mod tests {
                 { "name": "style", "title": " ", "x": 1 },
             ],
         }));
-        insta::assert_snapshot!(draft.text.as_ref().unwrap(), @"");
+        insta::assert_snapshot!(draft.text.as_ref().unwrap(), @r##"
+        # Made by `callgate import` of the prompt `code review` of `docs`, for review.
+        # The names and the texts are the server's; `reach` and `yields` say the worst.
+        # - the server's text holds 1 bidi control, 1 zero-width character, which no reader sees: removed
+        prompt: docs.code_review
+        title: "Review"
+        description: "Asks for a review."
+        arguments:
+          [
+            {
+              "name": "code",
+              "description": "What is reviewed",
+              "required": true
+            },
+            {
+              "name": "style",
+              "required": false
+            }
+          ]
+        reach: external
+        yields: untrusted
+        backend:
+          mcp:
+            upstream: "docs"
+            prompt: "code review"
+            definition: sha256:69dcae98095c5db6422cbd3c4dab10dd84170e013083560775ece8dbea9c5be5
+        "##);
         assert_eq!((draft.stem().as_str(), draft.there.as_str()), ("prompt-docs.code_review", "code review"));
     }
 

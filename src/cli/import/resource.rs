@@ -25,14 +25,12 @@ impl Key {
 
 /// A resource's manifest, or why there can be none.
 pub(super) fn manifest(said: &Said<'_>, key: Key, notes: &[String]) -> Result<String, String> {
-    let (what, reach) = match key {
-        Key::Uri => ("resource", "none"),
-        Key::Template => ("template", "external"),
+    let (what, by, reach) = match key {
+        Key::Uri => ("resource", "URI", "none"),
+        Key::Template => ("template", "template", "external"),
     };
-    let whose = format!(
-        "The name, the {} and the texts are the server's; `reach` and `yields` say the worst.",
-        key.word()
-    );
+    let whose =
+        format!("The name, the {by} and the texts are the server's; `reach` and `yields` say the worst.");
     let mut lines = said.head(what, &whose, notes);
     lines.push(format!("resource: {}", said.name));
     lines.push(format!("{}: {}", key.word(), quoted(said.there)));
@@ -81,13 +79,40 @@ mod tests {
                 "mimeType": "text/markdown", "annotations": { "priority": 1 }, "size": 7
             }),
         );
-        insta::assert_snapshot!(fixed.text.as_ref().unwrap(), @"");
+        insta::assert_snapshot!(fixed.text.as_ref().unwrap(), @r##"
+        # Made by `callgate import` of the resource `docs://handbook` of `docs`, for review.
+        # The name, the URI and the texts are the server's; `reach` and `yields` say the worst.
+        # - the server's text holds 1 zero-width character, which no reader sees: removed
+        resource: docs.The_handbook
+        uri: "docs://handbook"
+        title: "Handbook"
+        description: "(the server says nothing of it)"
+        mime-type: "text/markdown"
+        reach: none
+        yields: untrusted
+        backend:
+          mcp:
+            upstream: "docs"
+            definition: sha256:c3d692f98c3a7ad9ce5ac042bda56556d83e2d191496432a77a4c58418e2e8dc
+        "##);
         assert_eq!((fixed.stem().as_str(), fixed.word()), ("resource-docs.The_handbook", "resource"));
         let many = draft(
             UpstreamKind::Template,
             &json!({ "uriTemplate": "docs://page/{id}", "name": "page", "description": "A page: \"one\"\n# of many" }),
         );
-        insta::assert_snapshot!(many.text.unwrap(), @"");
+        insta::assert_snapshot!(many.text.unwrap(), @r##"
+        # Made by `callgate import` of the template `docs://page/{id}` of `docs`, for review.
+        # The name, the template and the texts are the server's; `reach` and `yields` say the worst.
+        resource: docs.page
+        template: "docs://page/{id}"
+        description: "A page: \"one\"\n# of many"
+        reach: external
+        yields: untrusted
+        backend:
+          mcp:
+            upstream: "docs"
+            definition: sha256:175654f99b96965581a3710518e118dedcd9451d4ea80267b8ba7dd2151913ce
+        "##);
     }
 
     #[test]
