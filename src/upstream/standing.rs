@@ -402,7 +402,9 @@ impl Upstream {
         {
             Ok(taken)
         } else {
-            Err(NotReady::Unknown)
+            // What this look found is why, however long ago it is by now.
+            let found = self.standing.load().of(tool, definition).cloned();
+            Err(found.map_or(NotReady::Unknown, NotReady::Quarantined))
         }
     }
 

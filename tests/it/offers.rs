@@ -316,3 +316,54 @@ fn what_is_imported_loads_and_is_pinned_as_the_upstream_lists_it() {
     let (good, report) = command(pipe.folder.path(), &["import", "mcp", "up", "--prompt", "*", "--stdout"]);
     assert!(good && report.contains("prompt: up.ask") && !report.contains("resource: up.page"), "{report}");
 }
+
+const CASES: &str = r#"
+cases:
+  - { name: the handbook, client: bot, resource: "docs://handbook", expect: allow }
+  - { name: a page that policy forbids, client: bot, resource: "up://page/forbidden", expect: { deny: policy } }
+  - { name: what is hidden, client: bot, resource: "docs://hidden", expect: { deny: tool } }
+  - { name: a review, client: bot, prompt: review, arguments: { code: x }, expect: allow }
+  - { name: a review of nothing, client: bot, prompt: review, expect: { deny: arguments, at: "" } }
+"#;
+
+#[test]
+fn commands_know_resources_and_prompts_as_they_know_tools() {
+    let folder = TempDir::new().unwrap();
+    write(folder.path());
+    let put = |path: &str, text: &str| fs::write(folder.path().join(path), text).unwrap();
+    put("policies/tools.yaml", "unlisted: hide\n");
+    put("policies/bot.cases.yaml", CASES);
+    let run = |arguments: &[&str]| command(folder.path(), arguments);
+    let (_, said) = run(&["check"]);
+    assert!(said.contains("run `callgate accept resource:page`"), "{said}");
+    assert!(said.contains("run `callgate accept prompt:review`"), "{said}");
+    for name in ["resource:handbook", "resource:page", "prompt:review"] {
+        let (good, said) = run(&["accept", "--yes", name]);
+        assert!(good, "{said}");
+    }
+    let (good, said) = run(&["check", "--list"]);
+    assert!(good && said.contains("bot\t\thandbook, page\treview\n"), "{said}");
+    assert!(said.contains("ok: 0 tools, 4 resources, 2 prompts, 1 client, "), "{said}");
+
+    let (good, said) = run(&["call", "resource:docs://handbook", "--client", "bot"]);
+    assert!(good && said.contains(r##""text": "# Handbook\n""##), "{said}");
+    let (good, said) = run(&["call", "prompt:review", "--client", "bot", "--args", r#"{"code":"this"}"#]);
+    assert!(good && said.contains("Review this"), "{said}");
+    let (good, said) = run(&["call", "resource:docs://hidden", "--client", "bot"]);
+    assert!(!good && said.contains("unknown resource `docs://hidden`"), "{said}");
+    let (good, said) = run(&["explain", "resource:up://page/forbidden", "--client", "bot"]);
+    assert!(!good && said.contains("the agent is told: not permitted: not for bots"), "{said}");
+    let (good, said) = run(&["test"]);
+    assert!(good && said.contains("5 passed, 0 failed"), "{said}");
+
+    let manifest = fs::read_to_string(folder.path().join("tools/handbook.yaml")).unwrap();
+    put("tools/handbook.yaml", &manifest.replace("For tests.", "For everybody."));
+    let (good, said) = run(&["check"]);
+    assert!(
+        !good && said.contains("the definition of `handbook` is not the one that was accepted"),
+        "{said}"
+    );
+    let (good, said) = run(&["accept", "--yes", "resource:handbook"]);
+    assert!(good && said.contains("-   \"description\": \"For tests.\""), "{said}");
+    assert!(run(&["check"]).0);
+}
