@@ -323,7 +323,7 @@ cases:
   - { name: a page that policy forbids, client: bot, resource: "up://page/forbidden", expect: { deny: policy } }
   - { name: what is hidden, client: bot, resource: "docs://hidden", expect: { deny: tool } }
   - { name: a review, client: bot, prompt: review, arguments: { code: x }, expect: allow }
-  - { name: a review of nothing, client: bot, prompt: review, expect: { deny: arguments, at: "" } }
+  - { name: a review of nothing, client: bot, prompt: review, expect: { deny: arguments, at: /code } }
 "#;
 
 #[test]
