@@ -197,12 +197,14 @@ async fn fetch(
 /// Everything that the server says it has.
 async fn list(connection: &Connection) -> Result<Vec<Item>, UpstreamError> {
     let capabilities = &connection.server().capabilities;
+    let is_said = |kind: UpstreamKind| capabilities.contains_key(kind.family());
+    let kinds = [UpstreamKind::Tool, UpstreamKind::Resource, UpstreamKind::Template, UpstreamKind::Prompt];
+    // A server that says nothing of itself may have tools all the same.
+    let says_nothing = !kinds.into_iter().any(is_said);
     let mut items = Vec::new();
-    for kind in [UpstreamKind::Tool, UpstreamKind::Resource, UpstreamKind::Template, UpstreamKind::Prompt] {
-        let is_said = capabilities.contains_key(kind.family());
-        // A server that says nothing of itself may have tools all the same.
-        let says_nothing = ["tools", "resources", "prompts"].iter().all(|it| !capabilities.contains_key(*it));
-        if !is_said && !(kind == UpstreamKind::Tool && says_nothing) {
+    for kind in kinds {
+        let is_there = is_said(kind) || (says_nothing && kind == UpstreamKind::Tool);
+        if !is_there {
             continue;
         }
         let (method, member) = kind.list();
