@@ -19,8 +19,10 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    catalog::Tool,
     credential::Lease,
     egress::{Allowances, ClientIdentity, Departure, Egress, Way},
+    manifest::BackendSpec,
     plan::OutgoingRequest,
     upstream::Upstreams,
 };
@@ -155,6 +157,20 @@ impl Backends {
     #[must_use]
     pub fn within_as(&self, allowances: &Allowances, identity: Option<&ClientIdentity>) -> Backend {
         Backend { way: self.egress.way_as(allowances, identity) }
+    }
+
+    /// The other MCP servers.
+    #[must_use]
+    pub const fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+
+    /// Whether there is something behind a tool, as far as is known: one that an upstream no longer has, or has
+    /// otherwise than it was reviewed, can only be refused.
+    #[must_use]
+    pub fn stand_behind(&self, tool: &Tool) -> bool {
+        let BackendSpec::Mcp(mcp) = &tool.manifest().backend else { return true };
+        !self.upstreams.is_quarantined(&mcp.upstream, (mcp.kind, &mcp.tool), mcp.definition)
     }
 
     /// The way out.

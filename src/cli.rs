@@ -20,6 +20,7 @@ mod runs;
 mod schemas;
 mod scrubbed;
 mod serve;
+mod target;
 mod test;
 mod token;
 mod typed_key;
@@ -87,7 +88,7 @@ enum Command {
     Call(call::Arguments),
     /// Judge one call without making it: what each guard says, and which policies decide.
     Explain(explain::Arguments),
-    /// Show what changed in a tool since it was accepted, and accept it.
+    /// Show what changed in a tool, resource or prompt since it was accepted, and accept it.
     Accept(accept::Arguments),
     /// Look at what is on record, and prove it.
     Audit(audit::Arguments),
@@ -103,7 +104,7 @@ enum Command {
     Keys(keys::Arguments),
     /// Write manifests for review, of what another server offers.
     Import(import::Arguments),
-    /// List the other MCP servers, and which of their tools are not what was reviewed.
+    /// List the other MCP servers, and what of theirs is not what was reviewed.
     Upstreams(upstreams::Arguments),
     /// Write a small working project.
     Init(init::Arguments),

@@ -198,7 +198,7 @@ impl Gateway {
         let rules = self.rules.load_full();
         let now = Timestamp::now();
         let caller = self.identities.authenticate(&rules.clients, proof, source, now).await?;
-        Ok(rules.catalog.list(&caller).cloned().collect())
+        Ok(self.standing(rules.catalog.list(&caller)))
     }
 
     /// The resources that exist for a caller, by name, the templates among them. Spends no budget and leaves no
@@ -213,7 +213,7 @@ impl Gateway {
     ) -> Result<Vec<Arc<Tool>>, IdentityError> {
         let rules = self.rules.load_full();
         let caller = self.identities.authenticate(&rules.clients, proof, source, Timestamp::now()).await?;
-        Ok(rules.catalog.list_resources(&caller).cloned().collect())
+        Ok(self.standing(rules.catalog.list_resources(&caller)))
     }
 
     /// The same for prompts.
@@ -227,7 +227,12 @@ impl Gateway {
     ) -> Result<Vec<Arc<Tool>>, IdentityError> {
         let rules = self.rules.load_full();
         let caller = self.identities.authenticate(&rules.clients, proof, source, Timestamp::now()).await?;
-        Ok(rules.catalog.list_prompts(&caller).cloned().collect())
+        Ok(self.standing(rules.catalog.list_prompts(&caller)))
+    }
+
+    /// Those with something behind them: what is in quarantine can only be refused.
+    fn standing<'a>(&self, tools: impl Iterator<Item = &'a Arc<Tool>>) -> Vec<Arc<Tool>> {
+        tools.filter(|tool| self.backends.stand_behind(tool)).cloned().collect()
     }
 
     /// Who shows this proof? A failure is counted on record.

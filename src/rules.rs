@@ -27,9 +27,9 @@ use crate::{
     egress::Allowances,
     identity::Clients,
     manifest::{
-        BackendSpec, CasesFile, ClientsFile, EgressSpec, FloorsFile, HttpBackend, McpBackend, Offer, Place,
-        Problem, ServerFile, ServiceSpec, Severity, Source, TimeSpan, ToolLimits, ToolManifest, ToolName,
-        Unlisted, join_pointer, read_value,
+        BackendSpec, CasesFile, ClientsFile, EgressSpec, FloorsFile, HttpBackend, McpBackend, Place, Problem,
+        ServerFile, ServiceSpec, Severity, Source, TimeSpan, ToolLimits, ToolManifest, ToolName, Unlisted,
+        join_pointer, read_value,
     },
     output::{Checked, OutputRule, OutputRules, Shape},
     plan::{HttpPlan, McpPlan, Plan, PlanError, Plans},
@@ -196,13 +196,7 @@ fn accept(files: &Files, source: &Source, manifest: &ToolManifest, problems: &mu
     });
     let digest = definition_digest(&definition);
     let word = manifest.offer.word();
-    let help = || match manifest.offer {
-        Offer::Tool => format!("run `callgate accept {}`", manifest.tool),
-        _ => {
-            let path = floors_source.path.display();
-            format!("say `{word}s: {{ {}: {{ digest: {digest} }} }}` in `{path}`", manifest.offered())
-        }
-    };
+    let help = || format!("run `callgate accept {}`", manifest.tool);
     let Some(floor) = floors.of(manifest) else {
         let visible = floors.unlisted == Unlisted::TrustClaims;
         if !visible {

@@ -1,9 +1,10 @@
-//! `callgate accept`: shows what changed in a tool since it was accepted, and accepts it.
+//! `callgate accept`: shows what changed in a tool, a resource or a prompt since it was accepted, and accepts it.
 //!
 //! The accepted definition itself is kept in `policies/accepted/`, so that the
 //! next change can be shown; what counts is the digest in `policies/tools.yaml`.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     io::{IsTerminal as _, Write as _},
     path::{Path, PathBuf},
@@ -14,18 +15,25 @@ use clap::Args;
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
-use super::output::{BAD, DIM, GOOD, Printer};
+use super::{
+    output::{BAD, DIM, GOOD, Printer},
+    target::offered,
+};
 use crate::{
     catalog::definition_digest,
-    manifest::{FloorsFile, Place, Source, ToolManifest, ToolName, join_pointer, position, read, read_value},
+    manifest::{
+        Floor, FloorsFile, Offer, Place, Source, ToolManifest, ToolName, join_pointer, position, read,
+        read_value,
+    },
     release::Project,
 };
 
 /// What `accept` takes.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The tool's name.
-    tool: ToolName,
+    /// The tool's name; or `resource:NAME`, or `prompt:NAME`.
+    #[arg(value_name = "TOOL", value_parser = offered)]
+    name: ToolName,
     /// Accept it without asking.
     #[arg(long, short)]
     yes: bool,
@@ -45,22 +53,24 @@ fn accept(printer: &Printer, config: &Path, arguments: &Arguments) -> Result<Exi
         return Err("the project does not load; run `callgate check`".into());
     };
     let (source, manifest) =
-        files.tools.iter().find(|(_, manifest)| manifest.tool == arguments.tool).ok_or_else(|| {
-            format!("there is no tool `{}` that can be read; run `callgate check`", arguments.tool)
+        files.tools.iter().find(|(_, manifest)| manifest.tool == arguments.name).ok_or_else(|| {
+            let (word, name) =
+                arguments.name.as_str().split_once(':').unwrap_or(("tool", arguments.name.as_str()));
+            format!("there is no {word} `{name}` that can be read; run `callgate check`")
         })?;
     let mut definition = read_value(source).map_err(|problem| problem.message)?;
     let digest = definition_digest(&definition);
     if let Some(members) = definition.as_object_mut() {
         members.remove("examples");
     }
-    let floor = files.floors.1.tools.get(&arguments.tool);
+    let floor = files.floors.1.of(manifest);
     if floor.and_then(|floor| floor.digest.as_ref()) == Some(&digest) {
-        report(printer, arguments, &digest, "unchanged");
+        report(printer, manifest, &digest, "unchanged");
         return Ok(ExitCode::SUCCESS);
     }
-    let kept = kept_path(&files.floors.0.path, &arguments.tool);
+    let kept = kept_path(&files.floors.0.path, manifest);
     show(printer, &fs::read_to_string(&kept).unwrap_or_default(), &pretty(&definition));
-    if !arguments.yes && !ask(printer, &arguments.tool)? {
+    if !arguments.yes && !ask(printer, manifest)? {
         return Err("not accepted; nothing was written".into());
     }
     let text = with_digest(&files.floors.0, manifest, &digest)?;
@@ -72,20 +82,44 @@ fn accept(printer: &Printer, config: &Path, arguments: &Arguments) -> Result<Exi
     kept.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed(&kept))?;
     fs::write(&kept, pretty(&definition)).map_err(failed(&kept))?;
     replace(&files.floors.0.path, &text).map_err(failed(&files.floors.0.path))?;
-    report(printer, arguments, &digest, "accepted");
+    report(printer, manifest, &digest, "accepted");
     Ok(ExitCode::SUCCESS)
 }
 
-fn report(printer: &Printer, arguments: &Arguments, digest: &str, what: &str) {
+fn report(printer: &Printer, manifest: &ToolManifest, digest: &str, what: &str) {
     if printer.is_json() {
-        printer.value(&serde_json::json!({ "tool": arguments.tool, "digest": digest, "result": what }));
+        let (word, name) = (manifest.offer.word(), manifest.offered());
+        printer.value(&serde_json::json!({ word: name, "digest": digest, "result": what }));
     } else {
-        printer.line(&format!("{GOOD}{what}{GOOD:#} `{}` {DIM}{digest}{DIM:#}", arguments.tool));
+        printer.line(&format!("{GOOD}{what}{GOOD:#} the {} {DIM}{digest}{DIM:#}", manifest.said()));
     }
 }
 
-fn kept_path(floors: &Path, tool: &ToolName) -> PathBuf {
-    floors.with_file_name("accepted").join(format!("{tool}.json"))
+fn kept_path(floors: &Path, manifest: &ToolManifest) -> PathBuf {
+    let folder = floors.with_file_name("accepted");
+    let folder = match manifest.offer {
+        Offer::Tool => folder,
+        Offer::Resource(_) | Offer::Prompt(_) => folder.join(section(manifest)),
+    };
+    folder.join(format!("{}.json", manifest.offered()))
+}
+
+/// The key of `tools.yaml` that holds what is accepted of its kind.
+const fn section(manifest: &ToolManifest) -> &'static str {
+    match manifest.offer {
+        Offer::Tool => "tools",
+        Offer::Resource(_) => "resources",
+        Offer::Prompt(_) => "prompts",
+    }
+}
+
+/// All that is accepted of its kind.
+const fn accepted<'a>(file: &'a FloorsFile, manifest: &ToolManifest) -> &'a BTreeMap<ToolName, Floor> {
+    match manifest.offer {
+        Offer::Tool => &file.tools,
+        Offer::Resource(_) => &file.resources,
+        Offer::Prompt(_) => &file.prompts,
+    }
 }
 
 fn pretty(definition: &Value) -> String {
@@ -115,11 +149,11 @@ fn show(printer: &Printer, accepted: &str, now: &str) {
     }
 }
 
-fn ask(printer: &Printer, tool: &ToolName) -> Result<bool, String> {
+fn ask(printer: &Printer, manifest: &ToolManifest) -> Result<bool, String> {
     if printer.is_json() || !io::stdin().is_terminal() {
         return Err("nobody can be asked here: review the change, then pass `--yes`".into());
     }
-    let _ = write!(anstream::stdout(), "accept `{tool}`? [y/N] ");
+    let _ = write!(anstream::stdout(), "accept the {}? [y/N] ", manifest.said());
     let _ = anstream::stdout().flush();
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(|error| error.to_string())?;
@@ -128,18 +162,18 @@ fn ask(printer: &Printer, tool: &ToolName) -> Result<bool, String> {
 
 /// The text of `tools.yaml` with the digest in it, its comments kept.
 fn with_digest(source: &Source, manifest: &ToolManifest, digest: &str) -> Result<String, String> {
-    let tool = &manifest.tool;
+    let (name, section) = (manifest.offered(), section(manifest));
     let file: FloorsFile = if source.text.trim().is_empty() {
         FloorsFile::default()
     } else {
         read(source).map_err(|problem| problem.message)?
     };
-    let entry = join_pointer("/tools", tool.as_str());
+    let entry = join_pointer(&format!("/{section}"), name.as_str());
     let mut lines: Vec<String> = source.text.lines().map(str::to_owned).collect();
     let line_of = |place: &Place| {
         position(source, place).map(|(line, column)| (line.saturating_sub(1), column.saturating_sub(1)))
     };
-    match file.tools.get(tool) {
+    match accepted(&file, manifest).get(name) {
         Some(floor) if floor.digest.is_some() => {
             let (line, column) = line_of(&Place::Key(format!("{entry}/digest"))).unwrap_or_default();
             if let Some(text) = lines.get_mut(line) {
@@ -151,17 +185,18 @@ fn with_digest(source: &Source, manifest: &ToolManifest, digest: &str) -> Result
             lines.insert((line + 1).min(lines.len()), format!("{}digest: {digest}", " ".repeat(column + 2)));
         }
         None => {
-            let claims = [
-                format!("  {tool}:"),
-                format!("    effects: {}", manifest.effects),
-                format!("    reach: {}", manifest.reach),
-                format!("    yields: {}", manifest.yields),
-                format!("    digest: {digest}"),
-            ];
-            match lines.iter().position(|line| line.trim_end() == "tools:") {
+            let mut claims = vec![format!("  {name}:")];
+            if matches!(manifest.offer, Offer::Tool) {
+                // All else only reads.
+                claims.push(format!("    effects: {}", manifest.effects));
+            }
+            claims.push(format!("    reach: {}", manifest.reach));
+            claims.push(format!("    yields: {}", manifest.yields));
+            claims.push(format!("    digest: {digest}"));
+            match lines.iter().position(|line| line.trim_end().strip_suffix(':') == Some(section)) {
                 Some(at) => drop(lines.splice(at + 1..at + 1, claims)),
                 None => {
-                    lines.push("tools:".into());
+                    lines.push(format!("{section}:"));
                     lines.extend(claims);
                 }
             }
@@ -171,15 +206,16 @@ fn with_digest(source: &Source, manifest: &ToolManifest, digest: &str) -> Result
     // What was written is read again: a file in an unusual form is not guessed at.
     let edited = Source { path: source.path.clone(), text: text.clone().into() };
     let holds = read::<FloorsFile>(&edited).is_ok_and(|edited| {
-        let others = |file: &FloorsFile| file.tools.keys().filter(|name| *name != tool).count();
-        edited.tools.get(tool).and_then(|floor| floor.digest.as_deref()) == Some(digest)
-            && others(&edited) == others(&file)
+        let all = |file: &FloorsFile| file.tools.len() + file.resources.len() + file.prompts.len();
+        let is_new = usize::from(!accepted(&file, manifest).contains_key(name));
+        accepted(&edited, manifest).get(name).and_then(|floor| floor.digest.as_deref()) == Some(digest)
+            && all(&edited) == all(&file) + is_new
     });
     if holds {
         Ok(text)
     } else {
         Err(format!(
-            "`{}` has a form that cannot be edited here: add `digest: {digest}` to `{tool}`",
+            "`{}` has a form that cannot be edited here: add `digest: {digest}` to `{name}` under `{section}`",
             source.path.display()
         ))
     }
@@ -197,10 +233,33 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::{PromptManifest, ResourceManifest};
 
     fn manifest() -> ToolManifest {
         let text = "tool: a.b\ndescription: x\ninput: { type: object }\nbackend: { http: { service: s, method: GET, path: / } }\n";
         read(&Source { path: "a.yaml".into(), text: text.into() }).unwrap()
+    }
+
+    #[test]
+    fn what_is_accepted_of_resources_and_prompts_stands_under_their_own_keys() {
+        let text = "resource: a.b\nuri: docs://a\ndescription: x\nbackend: { file: { path: a.md } }\n";
+        let resource: ResourceManifest = read(&Source { path: "r.yaml".into(), text: text.into() }).unwrap();
+        let text =
+            "prompt: a.b\ndescription: x\nbackend: { text: { messages: [{ role: user, text: a }] } }\n";
+        let prompt: PromptManifest = read(&Source { path: "p.yaml".into(), text: text.into() }).unwrap();
+        let floors = "tools:\n  a.b:\n    effects: read\n";
+        let mut text = floors.to_owned();
+        for manifest in [resource.into_tool(), prompt.into_tool()] {
+            let digest = format!("sha256:{}", "0".repeat(64));
+            let source = |text: &str| Source { path: "tools.yaml".into(), text: text.into() };
+            text = with_digest(&source(&text), &manifest, &digest).unwrap();
+            assert_eq!(with_digest(&source(&text), &manifest, &digest).unwrap(), text);
+        }
+        let zeros = "0".repeat(64);
+        let expected = format!(
+            "{floors}resources:\n  a.b:\n    reach: none\n    yields: untrusted\n    digest: sha256:{zeros}\nprompts:\n  a.b:\n    reach: none\n    yields: untrusted\n    digest: sha256:{zeros}\n"
+        );
+        assert_eq!(text, expected);
     }
 
     fn edited(text: &str) -> Result<String, String> {

@@ -6,10 +6,13 @@ use clap::{ArgGroup, Args};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::output::{BAD, DIM, GOOD, Printer};
+use super::{
+    output::{BAD, DIM, GOOD, Printer},
+    target::asked,
+};
 use crate::{
     app::App,
-    call::{Call, CallKind, Origin, Outcome, Proof, Transport},
+    call::{Call, Origin, Outcome, Proof, Transport},
     gateway::{Notice, Reply},
     manifest::ClientName,
     strict::{self, Bounds},
@@ -19,7 +22,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("caller").args(["client", "key_env"]).required(true))]
 pub(super) struct Arguments {
-    /// The tool's name.
+    /// The tool's name; or `resource:URI`, or `prompt:NAME`.
     tool: String,
     /// The client that calls; one with `stdio: true`, since nothing proves here who calls.
     #[arg(long)]
@@ -27,7 +30,7 @@ pub(super) struct Arguments {
     /// The environment variable that holds the API key of the client that calls.
     #[arg(long, value_name = "NAME")]
     key_env: Option<String>,
-    /// The tool's arguments, as a JSON object.
+    /// The arguments of the tool or the prompt, as a JSON object.
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = parse_arguments)]
     args: Map<String, Value>,
 }
@@ -49,12 +52,15 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
         },
         (None, None) => Proof::default(),
     };
+    let kind = match asked(&arguments.tool, arguments.args) {
+        Ok(kind) => kind,
+        Err(error) => return printer.fail(&error),
+    };
     let app = match App::open_with(config, "call", printer.secrets()).await {
         Ok(app) => app,
         Err(error) => return printer.fail_open(&error),
     };
     let cancel = CancellationToken::new();
-    let kind = CallKind::Tool { name: arguments.tool, arguments: arguments.args.into() };
     let origin = Origin { transport: Transport::Cli, source: None };
     let call = Call::now(kind, proof, origin, cancel.clone());
     let gateway = app.gateway.clone();

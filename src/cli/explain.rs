@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     output::{BAD, DOUBT, GOOD, Printer},
+    target::asked,
     test::rehearsal,
 };
 use crate::{
@@ -20,12 +21,12 @@ use crate::{
 /// What `explain` takes.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The tool's name.
+    /// The tool's name; or `resource:URI`, or `prompt:NAME`.
     tool: String,
     /// The client that would call.
     #[arg(long)]
     client: ClientName,
-    /// The tool's arguments, as a JSON object.
+    /// The arguments of the tool or the prompt, as a JSON object.
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = super::call::parse_arguments)]
     args: Map<String, Value>,
     /// A label of what the run has read before; may be given more than once.
@@ -38,7 +39,10 @@ pub(super) fn run(printer: &Printer, config: &Path, arguments: Arguments) -> Exi
     let Some(rules) = rules else {
         return printer.fail_load(&problems);
     };
-    let call = rehearsal(&arguments.tool, &arguments.args);
+    let call = match asked(&arguments.tool, arguments.args) {
+        Ok(kind) => rehearsal(kind),
+        Err(error) => return printer.fail(&error),
+    };
     let mut trail = Trail::begin(&call, &rules.digest);
     let verdict = rehearse(&rules, &arguments.client, arguments.labels, call, &mut trail);
     let outcome = verdict.as_ref().map_or_else(|error| error.outcome(), |()| Outcome::Allowed);

@@ -4,6 +4,10 @@
 //! looked says otherwise. Nothing is called, and what is there already stays unless it is said.
 
 mod draft;
+mod prompt;
+mod report;
+mod resource;
+mod tool;
 
 use std::{
     fs,
@@ -12,23 +16,26 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use globset::{Glob, GlobMatcher};
-use serde_json::{Map, Value, json};
+use globset::Glob;
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
-use self::draft::Draft;
-use super::{
-    output::{BAD, DIM, DOUBT, GOOD, Printer, plural},
-    visible::visible,
+use self::{
+    draft::{Draft, named, plain, word},
+    report::{Report, report},
 };
+use super::output::{DIM, Printer};
 use crate::{
     call::Era,
     egress::Egress,
-    manifest::{BackendSpec, Digest, ServiceName, UpstreamSpec},
+    manifest::{BackendSpec, Offer, ServiceName, ToolManifest, UpstreamKind, UpstreamSpec},
     release::Project,
     rules::Files,
-    upstream::{Connection, Hello, Reached, file_digest, find_program, instructions_digest},
+    upstream::{Connection, Hello, Reached, UpstreamError, instructions_digest},
 };
+
+/// The method that the upstream does not have (JSON-RPC 2.0 §5.1).
+const METHOD_NOT_FOUND: i64 = -32601;
 
 /// What `import` takes.
 #[derive(Debug, Args)]
@@ -39,7 +46,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Connect to an upstream of `callgate.yaml`, and write a manifest for each of its tools.
+    /// Connect to an upstream of `callgate.yaml`, and write a manifest for each of its tools, resources and prompts.
     Mcp(McpArguments),
 }
 
@@ -48,9 +55,15 @@ enum Command {
 struct McpArguments {
     /// The upstream's name in `callgate.yaml`.
     upstream: ServiceName,
-    /// Only the tools whose names match, such as `read_*`.
-    #[arg(long, value_name = "GLOB", default_value = "*")]
-    tool: Glob,
+    /// Only the tools whose names match, such as `read_*`, and of the rest what is asked for besides.
+    #[arg(long, value_name = "GLOB")]
+    tool: Option<Glob>,
+    /// Only the resources whose URIs match, and the templates whose own text does, such as `docs://*`.
+    #[arg(long, value_name = "GLOB")]
+    resource: Option<Glob>,
+    /// Only the prompts whose names match.
+    #[arg(long, value_name = "GLOB")]
+    prompt: Option<Glob>,
     /// Print the manifests, and write nothing.
     #[arg(long)]
     stdout: bool,
@@ -59,7 +72,22 @@ struct McpArguments {
     force: bool,
 }
 
-/// What became of one tool.
+impl McpArguments {
+    /// Whether one thing is asked for: everything is, where nothing is said.
+    fn takes(&self, item: &Item) -> bool {
+        let said = match item.kind {
+            UpstreamKind::Tool => &self.tool,
+            UpstreamKind::Resource | UpstreamKind::Template => &self.resource,
+            UpstreamKind::Prompt => &self.prompt,
+        };
+        match said {
+            Some(glob) => glob.compile_matcher().is_match(item.named()),
+            None => [&self.tool, &self.resource, &self.prompt].iter().all(|said| said.is_none()),
+        }
+    }
+}
+
+/// What became of one of the things that are offered.
 struct Outcome {
     draft: Draft,
     path: PathBuf,
@@ -88,8 +116,8 @@ async fn import(printer: &Printer, config: &Path, arguments: &McpArguments) -> R
         printer.note(&format!("{DIM}connecting to{DIM:#} `{name}`"));
     }
     let listed = fetch(printer, &project, name, spec).await?;
-    let matcher = arguments.tool.compile_matcher();
-    let drafts = drafts(files, name, &listed.tools, &matcher);
+    let taken: Vec<&Item> = listed.items.iter().filter(|item| arguments.takes(item)).collect();
+    let drafts = drafts(files, name, &listed.items, &taken);
     let folder = project.base().join(&files.server.1.tools).join(name.as_str());
     let outcomes =
         drafts.into_iter().map(|draft| put(draft, &folder, arguments)).collect::<Result<Vec<_>, _>>()?;
@@ -100,15 +128,44 @@ async fn import(printer: &Printer, config: &Path, arguments: &McpArguments) -> R
         }
     }
     let instructions = instructions_digest(listed.instructions.as_deref());
-    report(printer, project.base(), arguments, spec, &outcomes, instructions, listed.version);
+    let base = project.base();
+    report(
+        printer,
+        arguments,
+        &Report { base, spec, instructions, version: listed.version, outcomes: &outcomes },
+    );
     Ok(())
 }
 
 /// What a server says of itself.
 struct Listed {
-    tools: Vec<Map<String, Value>>,
+    items: Vec<Item>,
     instructions: Option<String>,
     version: &'static str,
+}
+
+/// One thing that it offers.
+struct Item {
+    kind: UpstreamKind,
+    definition: Map<String, Value>,
+}
+
+impl Item {
+    fn named(&self) -> &str {
+        named(self.kind, &self.definition)
+    }
+
+    /// What its name here is made of: its own name, unless several have that.
+    fn called<'a>(&'a self, all: &'a [Self]) -> &'a str {
+        if matches!(self.kind, UpstreamKind::Tool | UpstreamKind::Prompt) {
+            return self.named();
+        }
+        let name = |item: &'a Self| item.definition.get("name").and_then(Value::as_str).unwrap_or_default();
+        let own = name(self);
+        let alike = all.iter().filter(|other| word(other.kind) == word(self.kind));
+        let is_alone = alike.filter(|other| plain(name(other)) == plain(own)).count() < 2;
+        if is_alone && !own.is_empty() { own } else { self.named() }
+    }
 }
 
 async fn fetch(
@@ -126,10 +183,10 @@ async fn fetch(
     let failed = |error| format!("the upstream `{name}`: {error}");
     let connection = Connection::open(&reached.endpoint, hello, reached.bounds, None, events);
     let connection = connection.await.map_err(failed)?;
-    let tools = connection.list("tools/list", "tools").await.map_err(failed);
+    let items = list(&connection).await.map_err(failed);
     let server = connection.server();
-    let listed = tools.map(|tools| Listed {
-        tools,
+    let listed = items.map(|items| Listed {
+        items,
         instructions: server.instructions.clone().filter(|text| !text.is_empty()),
         version: server.version,
     });
@@ -137,49 +194,75 @@ async fn fetch(
     listed
 }
 
-fn drafts(
-    files: &Files,
-    upstream: &ServiceName,
-    tools: &[Map<String, Value>],
-    matcher: &GlobMatcher,
-) -> Vec<Draft> {
-    let mut drafts: Vec<Draft> = Vec::new();
-    for tool in tools {
-        let named = tool.get("name").and_then(Value::as_str).unwrap_or_default();
-        if !matcher.is_match(named) {
+/// Everything that the server says it has.
+async fn list(connection: &Connection) -> Result<Vec<Item>, UpstreamError> {
+    let capabilities = &connection.server().capabilities;
+    let is_said = |kind: UpstreamKind| capabilities.contains_key(kind.family());
+    let kinds = [UpstreamKind::Tool, UpstreamKind::Resource, UpstreamKind::Template, UpstreamKind::Prompt];
+    // A server that says nothing of itself may have tools all the same.
+    let says_nothing = !kinds.into_iter().any(is_said);
+    let mut items = Vec::new();
+    for kind in kinds {
+        let is_there = is_said(kind) || (says_nothing && kind == UpstreamKind::Tool);
+        if !is_there {
             continue;
         }
-        let mut draft = Draft::new(upstream, named, tool);
-        let twice =
-            tools.iter().filter(|other| other.get("name").and_then(Value::as_str) == Some(named)).count() > 1;
-        if twice {
-            draft.refuse("the upstream has several tools of this name: nobody knows which would be called");
-        } else if drafts.iter().any(|other| other.name == draft.name) {
-            draft.refuse(
-                "another tool of the upstream comes to the same name here: write its manifest by hand",
-            );
+        let (method, member) = kind.list();
+        match connection.list(method, member).await {
+            Ok(listing) => items.extend(listing.into_iter().map(|definition| Item { kind, definition })),
+            // Not every server that has resources has templates of them.
+            Err(UpstreamError::Refused { code: METHOD_NOT_FOUND, .. }) if kind == UpstreamKind::Template => {}
+            Err(error) => return Err(error),
         }
-        let elsewhere = files.tools.iter().find(|(_, manifest)| {
-            let BackendSpec::Mcp(mcp) = &manifest.backend else { return false };
-            mcp.upstream == *upstream && mcp.tool == named && manifest.tool.as_str() != draft.name
-        });
-        if let Some((_, manifest)) = elsewhere {
-            draft.refuse(&format!("`{}` is this tool already", manifest.tool));
+    }
+    Ok(items)
+}
+
+fn drafts(files: &Files, upstream: &ServiceName, all: &[Item], taken: &[&Item]) -> Vec<Draft> {
+    let mut drafts: Vec<Draft> = Vec::new();
+    for item in taken {
+        let (kind, there) = (item.kind, item.named());
+        let mut draft = Draft::new(upstream, kind, item.called(all), &item.definition);
+        let word = draft.word();
+        if all.iter().filter(|other| other.kind == kind && other.named() == there).count() > 1 {
+            draft.refuse(&format!(
+                "the upstream has several {word}s of this name: nobody knows which would be meant"
+            ));
+        } else if drafts.iter().any(|other| other.stem() == draft.stem()) {
+            draft.refuse(&format!(
+                "another {word} of the upstream comes to the same name here: write its manifest by hand"
+            ));
+        }
+        let mut others = files.tools.iter().map(|(_, manifest)| manifest);
+        if let Some(other) = others.find(|manifest| is_same(manifest, upstream, &draft)) {
+            draft.refuse(&format!("`{}` is this {word} already", other.offered()));
         }
         drafts.push(draft);
     }
     drafts
 }
 
+/// Whether a manifest of another name is of the same thing; a URI is one thing, whoever answers.
+fn is_same(manifest: &ToolManifest, upstream: &ServiceName, draft: &Draft) -> bool {
+    let is_it = match (&manifest.offer, &manifest.backend) {
+        (Offer::Resource(resource), _) => draft.word() == "resource" && resource.written() == draft.there,
+        (_, BackendSpec::Mcp(mcp)) => {
+            mcp.upstream == *upstream && mcp.kind == draft.kind && mcp.tool == draft.there
+        }
+        _ => false,
+    };
+    is_it && manifest.offered().as_str() != draft.name
+}
+
 /// Writes a draft, unless something is there already.
 fn put(draft: Draft, folder: &Path, arguments: &McpArguments) -> Result<Outcome, String> {
-    let path = folder.join(format!("{}.yaml", draft.name));
+    let path = folder.join(format!("{}.yaml", draft.stem()));
     let result = match &draft.text {
         Err(_) => "refused",
         Ok(_) if arguments.stdout => "shown",
         Ok(_) if path.exists() && !arguments.force => "kept",
         Ok(text) => {
-            write(&folder.join("reviewed").join(format!("{}.json", draft.name)), &draft.reviewed)?;
+            write(&folder.join("reviewed").join(format!("{}.json", draft.stem())), &draft.reviewed)?;
             write(&path, text)?;
             "written"
         }
@@ -193,90 +276,4 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
         fs::create_dir_all(folder).map_err(failed)?;
     }
     fs::write(path, text).map_err(failed)
-}
-
-fn report(
-    printer: &Printer,
-    base: &Path,
-    arguments: &McpArguments,
-    spec: &UpstreamSpec,
-    outcomes: &[Outcome],
-    instructions: Option<Digest>,
-    version: &str,
-) {
-    let paste = to_paste(spec, base, instructions);
-    if printer.is_json() {
-        let tools = outcomes.iter().map(|Outcome { draft, path, result }| {
-            json!({
-                "tool": draft.name, "upstream_tool": draft.tool, "definition": draft.definition,
-                "result": result, "path": path, "notes": draft.notes,
-                "manifest": draft.text.as_ref().ok().filter(|_| arguments.stdout),
-                "why": draft.text.as_ref().err(),
-            })
-        });
-        let tools: Vec<Value> = tools.collect();
-        let upstream = &arguments.upstream;
-        printer.value(&json!({
-            "upstream": upstream, "version": version, "instructions": instructions, "missing": paste, "tools": tools
-        }));
-        return;
-    }
-    for Outcome { draft, path, result } in outcomes {
-        match &draft.text {
-            Ok(text) if arguments.stdout => printer.line(&format!("---\n{}", escaped(text))),
-            Ok(_) if *result == "kept" => printer.line(&format!(
-                "{DOUBT}kept{DOUBT:#} `{}`: it is there already, and `--force` replaces it",
-                path.display()
-            )),
-            Ok(_) => printer.line(&format!("{GOOD}{result}{GOOD:#} `{}`", path.display())),
-            Err(why) => printer.line(&format!("{BAD}refused{BAD:#} `{}`: {why}", visible(&draft.tool))),
-        }
-        if !arguments.stdout {
-            draft.notes.iter().for_each(|note| printer.line(&format!("    {note}")));
-        }
-    }
-    next_steps(printer, arguments, outcomes, &paste);
-}
-
-/// A manifest's own text with nothing in it that a terminal would obey.
-fn escaped(text: &str) -> String {
-    text.lines().map(visible).collect::<Vec<_>>().join("\n")
-}
-
-/// What `callgate.yaml` does not say of the upstream yet.
-fn to_paste(spec: &UpstreamSpec, base: &Path, instructions: Option<Digest>) -> Vec<String> {
-    let mut lines = Vec::new();
-    if instructions != spec.instructions {
-        lines.push(match instructions {
-            Some(digest) => format!("instructions: {digest}"),
-            None => "(no `instructions:`: the server has none)".to_owned(),
-        });
-    }
-    if let Some(program) = spec.stdio.as_ref().filter(|program| program.digest.is_none()) {
-        let digest = find_program(&program.command, base).and_then(|path| file_digest(&path).ok());
-        lines.extend(digest.map(|digest| format!("stdio: digest: {digest}")));
-    }
-    lines
-}
-
-fn next_steps(printer: &Printer, arguments: &McpArguments, outcomes: &[Outcome], paste: &[String]) {
-    let name = &arguments.upstream;
-    let made: Vec<&str> = outcomes
-        .iter()
-        .filter(|outcome| outcome.result != "refused")
-        .map(|outcome| outcome.draft.name.as_str())
-        .collect();
-    printer.note(&format!("\n{} of `{name}`. What is left for a person:", plural(made.len(), "tool")));
-    if !paste.is_empty() {
-        printer
-            .note(&format!("  say in `callgate.yaml`, under `upstreams: {name}:`, once they are reviewed:"));
-        paste.iter().for_each(|line| printer.note(&format!("    {line}")));
-    }
-    printer.note(
-        "  review each manifest: `effects`, `reach` and `yields` say the worst until you say otherwise",
-    );
-    printer.note(&format!("  name them in `policies/clients.yaml`, such as `tools: [{}]`", made.join(", ")));
-    printer.note(
-        "  permit them in `policies/*.cedar`; then `callgate accept TOOL` for each, and `callgate check`",
-    );
 }

@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, path::Path, process::ExitCode};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{BAD, DIM, GOOD, Printer};
@@ -44,7 +43,8 @@ pub(super) fn run(printer: &Printer, config: &Path, arguments: &Arguments) -> Ex
     };
     let examples = files.tools.iter().flat_map(|(source, manifest)| {
         manifest.examples.iter().enumerate().map(|(at, example)| {
-            let got = judge(&rules, &example.client, manifest.tool.as_str(), &example.arguments, &[]);
+            let (name, arguments) = (manifest.tool.to_string(), example.arguments.clone().into());
+            let got = judge(&rules, &example.client, CallKind::Tool { name, arguments }, &[]);
             let name = format!("{} example {}", manifest.tool, at + 1);
             report(source.path.display().to_string(), name, &example.expect, &got)
         })
@@ -133,20 +133,13 @@ impl std::fmt::Display for Got {
 }
 
 /// A call that is only judged.
-pub(super) fn rehearsal(tool: &str, arguments: &Map<String, Value>) -> Call {
-    let kind = CallKind::Tool { name: tool.to_owned(), arguments: arguments.clone().into() };
+pub(super) fn rehearsal(kind: CallKind) -> Call {
     let origin = Origin { transport: Transport::Cli, source: None };
     Call::now(kind, Proof::default(), origin, CancellationToken::new())
 }
 
-fn judge(
-    rules: &Rules,
-    client: &ClientName,
-    tool: &str,
-    arguments: &Map<String, Value>,
-    labels: &[Label],
-) -> Got {
-    let call = rehearsal(tool, arguments);
+fn judge(rules: &Rules, client: &ClientName, kind: CallKind, labels: &[Label]) -> Got {
+    let call = rehearsal(kind);
     let mut trail = Trail::begin(&call, &rules.digest);
     let verdict = rehearse(rules, client, labels.iter().cloned(), call, &mut trail);
     let policies = trail.facts.decision.map(|decision| decision.policies).unwrap_or_default();
@@ -178,11 +171,19 @@ fn got(error: &CallError, policies: Vec<PolicyFact>) -> Got {
 }
 
 fn case_verdict(rules: &Rules, case: &Case) -> Got {
-    match (&case.tool, &case.release) {
-        (Some(tool), None) => judge(rules, &case.client, tool.as_str(), &case.arguments, &case.labels),
-        (None, Some(label)) => release_verdict(rules, case, label),
-        _ => Got::Other("a case names either `tool` or `release`".into()),
-    }
+    let Case { tool, resource, prompt, release, .. } = case;
+    let arguments = || case.arguments.clone().into();
+    let kind = match (tool, resource, prompt, release) {
+        (Some(tool), None, None, None) => CallKind::Tool { name: tool.to_string(), arguments: arguments() },
+        (None, Some(_), None, None) if !case.arguments.is_empty() => {
+            return Got::Other("a resource has no arguments but its URI".into());
+        }
+        (None, Some(uri), None, None) => CallKind::resource(uri.to_string()),
+        (None, None, Some(name), None) => CallKind::Prompt { name: name.to_string(), arguments: arguments() },
+        (None, None, None, Some(label)) => return release_verdict(rules, case, label),
+        _ => return Got::Other("a case names one of `tool`, `resource`, `prompt` and `release`".into()),
+    };
+    judge(rules, &case.client, kind, &case.labels)
 }
 
 fn release_verdict(rules: &Rules, case: &Case, label: &Label) -> Got {

@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 
-use super::{ClientName, GroupName, Label, ToolName};
+use super::{ClientName, GroupName, Label, ResourceUri, ToolName};
 
 /// A file of cases.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
@@ -28,6 +28,12 @@ pub struct Case {
     /// The tool that is called, or
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<ToolName>,
+    /// the URI that is read, or
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<ResourceUri>,
+    /// the prompt that is asked for, or
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<ToolName>,
     /// the label whose fields are about to leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Label>,

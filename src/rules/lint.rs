@@ -9,8 +9,8 @@ use crate::{
     catalog::{Catalog, LABEL_KEYWORD},
     identity::Clients,
     manifest::{
-        BackendSpec, Deliberate, Effects, HttpBackend, Label, Offer, Place, Problem, Source, ToolManifest,
-        ToolName, Undo, join_pointer,
+        BackendSpec, ClientSpec, Deliberate, Effects, HttpBackend, Label, Offer, Place, Problem, Source,
+        ToolManifest, ToolName, Undo, join_pointer,
     },
     plan::urls_unsaid,
     schema::{self, Unbounded},
@@ -230,22 +230,46 @@ pub(super) fn references(files: &Files, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Tools that nobody may call, and clients that may call nothing.
+/// Whether an allowlist may name a URI that a template stands for, and not the template itself. Where both begin
+/// alike, it may.
+fn may_read_some(client: &ClientSpec, manifest: &ToolManifest) -> bool {
+    let Offer::Resource(resource) = &manifest.offer else { return false };
+    let Some(template) = &resource.template else { return false };
+    fn start<'a>(text: &'a str, ends: &[char]) -> &'a str {
+        text.split(ends).next().unwrap_or_default()
+    }
+    let own = start(template.as_str(), &['{']);
+    client.resources.iter().any(|pattern| {
+        let named = start(pattern, &['*', '?', '[', '{', '\\']);
+        named.starts_with(own) || own.starts_with(named)
+    })
+}
+
+/// Tools that nobody may call, and clients that may call nothing; resources and prompts likewise.
 pub(super) fn unreachable(files: &Files, clients: &Clients, catalog: &Catalog, problems: &mut Vec<Problem>) {
-    let mut listed = HashSet::new();
+    let nothing = if files.tools.iter().all(|(_, manifest)| matches!(manifest.offer, Offer::Tool)) {
+        "no tools"
+    } else {
+        "no tools, resources or prompts"
+    };
+    let mut reached = HashSet::new();
     for client in clients.iter() {
-        let before = listed.len();
-        let mut own = catalog.allowed_all(client).map(|tool| tool.name().clone()).peekable();
-        if own.peek().is_none() && before == listed.len() {
+        let mut own: HashSet<_> = catalog.allowed_all(client).map(|tool| tool.name().clone()).collect();
+        let is_visible =
+            |manifest: &ToolManifest| catalog.tool(&manifest.tool).is_some_and(|tool| tool.is_visible());
+        let manifests = files.tools.iter().map(|(_, manifest)| manifest);
+        let templates = manifests.filter(|it| is_visible(it) && may_read_some(client.spec(), it));
+        own.extend(templates.map(|manifest| manifest.tool.clone()));
+        if own.is_empty() {
             let place = Place::Key(join_pointer("/clients", client.name().as_str()));
-            let message = format!("the client `{}` has no tools", client.name());
+            let message = format!("the client `{}` has {nothing}", client.name());
             problems.push(Problem::warning(&files.clients.0, place, message));
         }
-        listed.extend(own);
+        reached.extend(own);
     }
     for (source, manifest) in &files.tools {
         let visible = catalog.tool(&manifest.tool).is_some_and(|tool| tool.is_visible());
-        if visible && !listed.contains(&manifest.tool) {
+        if visible && !reached.contains(&manifest.tool) {
             let word = manifest.offer.word();
             let verb = match manifest.offer {
                 Offer::Tool => "call",

@@ -145,6 +145,15 @@ mod tests {
     }
 
     fn build(manifests: Vec<(Source, ToolManifest)>, policy: &str, floors: &str) -> (Option<Rules>, String) {
+        build_for(manifests, policy, floors, CLIENTS)
+    }
+
+    fn build_for(
+        manifests: Vec<(Source, ToolManifest)>,
+        policy: &str,
+        floors: &str,
+        clients: &str,
+    ) -> (Option<Rules>, String) {
         fn typed<T: serde::de::DeserializeOwned>(path: &str, text: &str) -> (Source, T) {
             let source = Source { path: path.into(), text: text.into() };
             let value = read(&source).unwrap();
@@ -156,7 +165,7 @@ mod tests {
                 "upstreams: { up: { http: { url: 'https://example.com/mcp' } } }\n",
             ),
             tools: manifests,
-            clients: typed::<ClientsFile>("clients.yaml", CLIENTS),
+            clients: typed::<ClientsFile>("clients.yaml", clients),
             floors: typed::<FloorsFile>("tools.yaml", floors),
             policies: vec![Source { path: "p.cedar".into(), text: policy.into() }],
             cases: vec![],
@@ -182,7 +191,7 @@ mod tests {
     fn what_nobody_accepted_is_hidden_and_what_was_accepted_is_accepted_as_it_was() {
         let manifests = || vec![tool("r.yaml", RESOURCE), tool("p.yaml", PROMPT)];
         insta::assert_snapshot!(build(manifests(), "", "{}\n").1, @r#"
-        Key("/clients/bot") the client `bot` has no tools
+        Key("/clients/bot") the client `bot` has no tools, resources or prompts
         Pointer("/prompt") the prompt `review` is hidden from everybody: nobody accepted it
         Pointer("/resource") the resource `page` is hidden from everybody: nobody accepted it
         "#);
@@ -193,9 +202,29 @@ mod tests {
         insta::assert_snapshot!(build(manifests(), "", &floors).1, @r#"
         Pointer("/reach") `review` claims `reach: none`, weaker than the accepted `external`
         Pointer("/resource") the definition of `page` is not the one that was accepted
-        Key("/clients/bot") the client `bot` has no tools
+        Key("/clients/bot") the client `bot` has no tools, resources or prompts
         Key("/prompts/gone") there is no prompt `gone`
         "#);
+    }
+
+    #[test]
+    fn a_client_that_may_read_a_page_or_get_a_prompt_has_something() {
+        let said = |allowlist: &str| {
+            let clients = format!("clients: {{ bot: {{ owner: dana, {allowlist} }} }}\n");
+            let manifests = vec![tool("r.yaml", RESOURCE), tool("p.yaml", PROMPT)];
+            build_for(manifests, "", "unlisted: trust-claims\n", &clients).1
+        };
+        let (page, prompt) = (
+            "Pointer(\"/resource\") no client may read `page`",
+            "Pointer(\"/prompt\") no client may get `review`",
+        );
+        assert_eq!(said("resources: ['docs://7']"), prompt);
+        assert_eq!(said("resources: ['d*']"), prompt);
+        assert_eq!(said("prompts: [review]"), page);
+        let nothing = "Key(\"/clients/bot\") the client `bot` has no tools, resources or prompts";
+        for allowlist in ["resources: ['other://7']", "tools: ['*']", "prompts: [revi]"] {
+            assert_eq!(said(allowlist), format!("{nothing}\n{prompt}\n{page}"), "{allowlist}");
+        }
     }
 
     #[test]
@@ -215,7 +244,7 @@ mod tests {
         }
         let twice = vec![tool("a.yaml", RESOURCE), tool("b.yaml", &RESOURCE.replace("page\n", "other\n"))];
         said.push(build(twice, "", "unlisted: trust-claims\n").1);
-        insta::assert_snapshot!(said.join("\n--\n").replace("\nKey(\"/clients/bot\") the client `bot` has no tools", ""), @r#"
+        insta::assert_snapshot!(said.join("\n--\n").replace("\nKey(\"/clients/bot\") the client `bot` has no tools, resources or prompts", ""), @r#"
         Key("/template") `page` has both `uri` and `template`: keep the one that is meant
         --
         File `page` has neither `uri` nor `template`

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     time::{self, Instant},
 };
 
@@ -82,7 +82,11 @@ pub struct PinnedTool {
 
 /// All upstreams. Clones are the same ones.
 #[derive(Clone, Debug, Default)]
-pub struct Upstreams(Arc<BTreeMap<ServiceName, Arc<Upstream>>>);
+pub struct Upstreams {
+    all: Arc<BTreeMap<ServiceName, Arc<Upstream>>>,
+    /// Counts how often something came into quarantine, or out of it.
+    turns: watch::Sender<u64>,
+}
 
 #[derive(Debug)]
 struct Upstream {
@@ -101,6 +105,7 @@ struct Upstream {
     is_attended: AtomicBool,
     wake: Arc<Notify>,
     notices: mpsc::Sender<Notice>,
+    turns: watch::Sender<u64>,
     _secrets: Vec<LiveSecret>,
 }
 
@@ -259,6 +264,7 @@ impl Upstreams {
     /// To be called within a runtime.
     #[must_use]
     pub fn start(pinned: Vec<Pinned>, notices: &mpsc::Sender<Notice>) -> Self {
+        let turns = watch::Sender::default();
         let upstreams = pinned.into_iter().map(|pinned| {
             let (events, heard) = mpsc::channel(EVENTS_MAX);
             let wake = Arc::new(Notify::new());
@@ -277,18 +283,19 @@ impl Upstreams {
                 is_attended: AtomicBool::new(false),
                 wake: Arc::clone(&wake),
                 notices: notices.clone(),
+                turns: watch::Sender::clone(&turns),
                 _secrets: secrets,
             });
             tokio::spawn(attend(Arc::downgrade(&upstream), wake, heard));
             (pinned.name, upstream)
         });
-        Self(Arc::new(upstreams.collect()))
+        Self { all: Arc::new(upstreams.collect()), turns }
     }
 
     /// Looks at all upstreams now and from time to time, each by itself, also when nobody calls: for a process that
     /// serves.
     pub fn watch(&self) {
-        for upstream in self.0.values() {
+        for upstream in self.all.values() {
             upstream.is_attended.store(true, Ordering::Relaxed);
             upstream.wake.notify_one();
         }
@@ -305,7 +312,7 @@ impl Upstreams {
         definition: Digest,
         want: Want<'_>,
     ) -> Result<Taken, NotReady> {
-        let upstream = self.0.get(service).ok_or(NotReady::Unknown)?;
+        let upstream = self.all.get(service).ok_or(NotReady::Unknown)?;
         upstream.refuse_quarantined(tool, definition)?;
         let ready = time::timeout_at(want.deadline, upstream.ready(tool, definition, &want)).await;
         ready.unwrap_or(Err(NotReady::TimedOut))
@@ -313,19 +320,36 @@ impl Upstreams {
 
     /// The upstreams' names.
     pub fn names(&self) -> impl Iterator<Item = &ServiceName> {
-        self.0.keys()
+        self.all.keys()
     }
 
     /// How an upstream stands.
     #[must_use]
     pub fn standing(&self, service: &ServiceName) -> Option<Arc<Standing>> {
-        self.0.get(service).map(|upstream| upstream.standing.load_full())
+        self.all.get(service).map(|upstream| upstream.standing.load_full())
+    }
+
+    /// Whether something of an upstream is known not to be what was reviewed, or not to be there.
+    #[must_use]
+    pub fn is_quarantined(
+        &self,
+        service: &ServiceName,
+        tool: (UpstreamKind, &str),
+        definition: Digest,
+    ) -> bool {
+        self.all.get(service).is_some_and(|it| it.standing.load().of(tool, definition).is_some())
+    }
+
+    /// Turns whenever something came into quarantine, or out of it.
+    #[must_use]
+    pub fn turns(&self) -> watch::Receiver<u64> {
+        self.turns.subscribe()
     }
 
     /// How the tools of an upstream stand.
     #[must_use]
     pub fn tools(&self, service: &ServiceName) -> Vec<ToolStanding> {
-        let Some(upstream) = self.0.get(service) else { return Vec::new() };
+        let Some(upstream) = self.all.get(service) else { return Vec::new() };
         let standing = upstream.standing.load();
         let stands = |pin: &PinnedTool| ToolStanding {
             name: pin.name.clone(),
@@ -338,12 +362,12 @@ impl Upstreams {
     /// The connections to an upstream, for what is not pinned tool by tool.
     #[must_use]
     pub fn pool(&self, service: &ServiceName) -> Option<&Pool> {
-        self.0.get(service).map(|upstream| &upstream.pool)
+        self.all.get(service).map(|upstream| &upstream.pool)
     }
 
     /// Closes all connections that no call uses.
     pub async fn close(&self) {
-        futures::future::join_all(self.0.values().map(|upstream| upstream.pool.close())).await;
+        futures::future::join_all(self.all.values().map(|upstream| upstream.pool.close())).await;
     }
 }
 
@@ -352,6 +376,12 @@ impl Standing {
     #[must_use]
     pub fn of(&self, (kind, tool): (UpstreamKind, &str), definition: Digest) -> Option<&Arc<Quarantine>> {
         self.instructions.as_ref().or_else(|| self.quarantined.get(&(kind, tool.to_owned(), definition)))
+    }
+
+    /// Whether the same things are in quarantine.
+    fn is_like(&self, other: &Self) -> bool {
+        self.instructions.is_some() == other.instructions.is_some()
+            && self.quarantined.keys().eq(other.quarantined.keys())
     }
 }
 
@@ -372,7 +402,9 @@ impl Upstream {
         {
             Ok(taken)
         } else {
-            Err(NotReady::Unknown)
+            // What this look found is why, however long ago it is by now.
+            let found = self.standing.load().of(tool, definition).cloned();
+            Err(found.map_or(NotReady::Unknown, NotReady::Quarantined))
         }
     }
 
@@ -504,9 +536,14 @@ impl Upstream {
     /// Changes the standing. Readers never wait.
     fn change<T>(&self, change: impl FnOnce(&mut Standing) -> T) -> T {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut standing = Standing::clone(&self.standing.load());
+        let before = self.standing.load_full();
+        let mut standing = Standing::clone(&before);
         let done = change(&mut standing);
+        let turned = !standing.is_like(&before);
         self.standing.store(Arc::new(standing));
+        if turned {
+            self.turns.send_modify(|turns| *turns = turns.wrapping_add(1));
+        }
         done
     }
 

@@ -8,7 +8,7 @@ export const TIMEOUT_MS = 30_000;
 
 const USAGE = `usage: drive --transport http|sse --url URL [--token TOKEN | --oauth JSON] [--era modern|legacy] STEP...
        drive --transport stdio [--era modern|legacy] STEP... -- COMMAND [ARG...]
-a STEP is list or call:TOOL:JSON_ARGUMENTS`;
+a STEP is one of those in README.md`;
 
 function usageError(message) {
   console.error(`${message}\n${USAGE}`);
@@ -26,10 +26,12 @@ function parseObject(json) {
 
 /** Each step is { line, args }: `line` is how its output line begins. */
 function parseStep(text) {
-  if (text === 'list') return { line: { step: 'list' } };
-  const [, tool, json] = /^call:([^:]+):(.*)$/s.exec(text) ?? usageError(`not a step: ${text}`);
+  if (['list', 'resources', 'prompts'].includes(text)) return { line: { step: text } };
+  if (text.startsWith('read:')) return { line: { step: 'read', uri: text.slice('read:'.length) } };
+  const [, step, name, json] =
+    /^(call|progress|cancel|get):([^:]+):(.*)$/s.exec(text) ?? usageError(`not a step: ${text}`);
   const args = parseObject(json) ?? usageError(`the arguments are not a JSON object in ${text}`);
-  return { line: { step: 'call', tool }, args };
+  return { line: step === 'get' ? { step, prompt: name } : { step, tool: name }, args };
 }
 
 export function parseCommandLine(argv) {
@@ -64,6 +66,12 @@ export const emit = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 export const textOf = (content) =>
   (content ?? []).filter((block) => block.type === 'text').map((block) => block.text).join('\n');
+
+/** What is put together of the pages of two lists. */
+export const listedResources = (resources, templates) => ({
+  uris: resources.map((resource) => resource.uri),
+  templates: templates.map((template) => template.uriTemplate),
+});
 
 /** `require` as seen from the installed packages, which lie in another folder than the drivers. */
 export function installedRequire() {

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RUN = ROOT / "tests/clients/run.sh"
@@ -54,14 +55,19 @@ class Servers:
     def __init__(self):
         self.processes = []
 
-    def start(self, command, pattern):
-        """Starts one, and waits for a line on standard error that matches."""
+    def start(self, command, *patterns):
+        """Starts one, and waits for lines on standard error that match, one after the other."""
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.processes.append(process)
+        found = []
         for line in process.stderr:
-            found = re.search(pattern, line)
-            if found:
-                return process, found
+            match = re.search(patterns[len(found)], line)
+            if match:
+                found.append(match)
+            if len(found) == len(patterns):
+                # Nobody reads on: a pipe that is full would stop the server.
+                threading.Thread(target=process.stderr.read, daemon=True).start()
+                return process, *found
         sys.exit(f"a server ended early with {process.wait()}")
 
     def __enter__(self):
@@ -86,10 +92,15 @@ def project(folder, orders):
 
 def outcomes(callgate, state):
     """The outcomes on record, in order."""
+    return [record for record in records(callgate, state) if record["record"] == "outcome"]
+
+
+def records(callgate, state):
+    """What is on record, in order."""
     export = [callgate, "audit", "export", "--format", "jsonl", "--state", state]
     exported = subprocess.run(export, capture_output=True, text=True)
     check("the record is exported", exported.returncode == 0, exported.stderr)
-    records = [json.loads(line)["record"] for line in exported.stdout.splitlines()]
+    found = [json.loads(line)["record"] for line in exported.stdout.splitlines()]
     verified = subprocess.run([callgate, "audit", "verify", "--state", state], capture_output=True, text=True)
     check("the record verifies", verified.returncode == 0, verified.stdout + verified.stderr)
-    return [record for record in records if record["record"] == "outcome"]
+    return found

@@ -57,6 +57,11 @@ impl Pipe {
     fn start() -> Self {
         let folder = TempDir::new().unwrap();
         write(folder.path());
+        Self::of(folder)
+    }
+
+    /// A gate of a project that is there.
+    fn of(folder: TempDir) -> Self {
         let mut child = Command::new(PROGRAM)
             .args(["stdio", "--client", "bot", "--config"])
             .arg(folder.path().join("callgate.yaml"))
@@ -250,4 +255,115 @@ fn a_resource_or_prompt_that_is_another_now_is_in_quarantine() {
         let refused = ask(&mut pipe);
         assert_eq!(refused["error"]["data"]["callgate/code"], "upstream_quarantined", "{key} {refused}");
     }
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> (bool, String) {
+    let config = folder.join("callgate.yaml");
+    let output = Command::new(PROGRAM).args(arguments).arg("--config").arg(config).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (output.status.success(), said)
+}
+
+#[test]
+fn what_is_imported_loads_and_is_pinned_as_the_upstream_lists_it() {
+    let folder = TempDir::new().unwrap();
+    write(folder.path());
+    let mut said = state();
+    said["resources"] = json!([
+        { "uri": "up://fixed", "name": "a page", "description": "One\u{200b} page." },
+        { "uri": "up://other", "name": "a page", "mimeType": "text/plain" },
+        { "uri": "up://bad uri", "name": "bad" },
+        { "uri": "docs://handbook", "name": "handbook" },
+    ]);
+    fs::write(folder.path().join("state.json"), said.to_string()).unwrap();
+    for name in ["fixed", "page", "ask"] {
+        fs::remove_file(folder.path().join(format!("tools/{name}.yaml"))).unwrap();
+    }
+    fs::write(folder.path().join("policies/p.cedar"), "permit (principal, action, resource);").unwrap();
+    let (good, report) = command(folder.path(), &["import", "mcp", "up"]);
+    assert!(good, "{report}");
+    let tools = folder.path().join("tools/up");
+    for (stem, listed) in [
+        ("resource-up.up___fixed", &said["resources"][0]),
+        ("resource-up.up___other", &said["resources"][1]),
+        ("resource-up.page", &said["templates"][0]),
+        ("prompt-up.ask", &said["prompts"][0]),
+    ] {
+        let manifest = fs::read_to_string(tools.join(format!("{stem}.yaml"))).unwrap();
+        let digest = definition_digest(listed.as_object().unwrap());
+        assert!(manifest.contains(&format!("    definition: {digest}\n")), "{stem}\n{manifest}");
+        let kept = fs::read_to_string(tools.join(format!("reviewed/{stem}.json"))).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&kept).unwrap(), *listed);
+    }
+    assert!(report.contains("1 zero-width character, which no reader sees: removed"), "{report}");
+    assert!(
+        report.contains("the resource `docs://handbook`: `handbook` is this resource already"),
+        "{report}"
+    );
+    assert!(report.contains("the resource `up://bad uri`: "), "{report}");
+    assert!(report.contains("0 tools, 3 resources, 1 prompt of `up`"), "{report}");
+    assert!(
+        report.contains("`resources: ['up://fixed', 'up://other', 'up://page/*']`, `prompts: [up.ask]`"),
+        "{report}"
+    );
+    let (good, checked) = command(folder.path(), &["check"]);
+    assert!(good, "{checked}");
+
+    let mut pipe = Pipe::of(folder);
+    for uri in ["up://fixed", "up://other", "up://page/7"] {
+        assert_eq!(pipe.read(uri)["result"]["contents"][0]["text"], format!("seen: {uri}"));
+    }
+    let (good, report) = command(pipe.folder.path(), &["import", "mcp", "up", "--prompt", "*", "--stdout"]);
+    assert!(good && report.contains("prompt: up.ask") && !report.contains("resource: up.page"), "{report}");
+}
+
+const CASES: &str = r#"
+cases:
+  - { name: the handbook, client: bot, resource: "docs://handbook", expect: allow }
+  - { name: a page that policy forbids, client: bot, resource: "up://page/forbidden", expect: { deny: policy } }
+  - { name: what is hidden, client: bot, resource: "docs://hidden", expect: { deny: tool } }
+  - { name: a review, client: bot, prompt: review, arguments: { code: x }, expect: allow }
+  - { name: a review of nothing, client: bot, prompt: review, expect: { deny: arguments, at: /code } }
+"#;
+
+#[test]
+fn commands_know_resources_and_prompts_as_they_know_tools() {
+    let folder = TempDir::new().unwrap();
+    write(folder.path());
+    let put = |path: &str, text: &str| fs::write(folder.path().join(path), text).unwrap();
+    put("policies/tools.yaml", "unlisted: hide\n");
+    put("policies/bot.cases.yaml", CASES);
+    let run = |arguments: &[&str]| command(folder.path(), arguments);
+    let (_, said) = run(&["check"]);
+    assert!(said.contains("run `callgate accept resource:page`"), "{said}");
+    assert!(said.contains("run `callgate accept prompt:review`"), "{said}");
+    for name in ["resource:handbook", "resource:page", "prompt:review"] {
+        let (good, said) = run(&["accept", "--yes", name]);
+        assert!(good, "{said}");
+    }
+    let (good, said) = run(&["check", "--list"]);
+    assert!(good && said.contains("bot\t\thandbook, page\treview\n"), "{said}");
+    assert!(said.contains("ok: 0 tools, 4 resources, 2 prompts, 1 client, "), "{said}");
+
+    let (good, said) = run(&["call", "resource:docs://handbook", "--client", "bot"]);
+    assert!(good && said.contains(r##""text": "# Handbook\n""##), "{said}");
+    let (good, said) = run(&["call", "prompt:review", "--client", "bot", "--args", r#"{"code":"this"}"#]);
+    assert!(good && said.contains("Review this"), "{said}");
+    let (good, said) = run(&["call", "resource:docs://hidden", "--client", "bot"]);
+    assert!(!good && said.contains("unknown resource `docs://hidden`"), "{said}");
+    let (good, said) = run(&["explain", "resource:up://page/forbidden", "--client", "bot"]);
+    assert!(!good && said.contains("the agent is told: not permitted: not for bots"), "{said}");
+    let (good, said) = run(&["test"]);
+    assert!(good && said.contains("5 passed, 0 failed"), "{said}");
+
+    let manifest = fs::read_to_string(folder.path().join("tools/handbook.yaml")).unwrap();
+    put("tools/handbook.yaml", &manifest.replace("For tests.", "For everybody."));
+    let (good, said) = run(&["check"]);
+    assert!(
+        !good && said.contains("the definition of `handbook` is not the one that was accepted"),
+        "{said}"
+    );
+    let (good, said) = run(&["accept", "--yes", "resource:handbook"]);
+    assert!(good && said.contains("-   \"description\": \"For tests.\""), "{said}");
+    assert!(run(&["check"]).0);
 }

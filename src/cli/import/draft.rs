@@ -1,24 +1,25 @@
-//! A manifest, made of what a server says of one of its tools.
+//! A manifest, made of what a server says of one of its tools, resources or prompts.
 
 use serde_json::{Map, Value};
 
-use super::super::visible::{escaped_json, visible};
+use super::{
+    super::visible::{escaped_json, visible},
+    prompt, resource, tool,
+};
 use crate::{
     hygiene::clean_value,
-    manifest::{Digest, ServiceName, Source, ToolManifest, ToolName, read},
-    schema,
+    manifest::{Digest, ServiceName, ToolName, UpstreamKind},
     upstream::definition_digest,
 };
 
-/// Keywords that mean something to the gate alone: a server does not set them.
-const OWN_KEYWORDS: [&str; 3] = ["x-egress", "x-label", "x-non-ascii"];
-
-/// A tool's manifest for review.
+/// A manifest for review.
 pub(super) struct Draft {
-    /// The tool's name here.
+    /// What it is of.
+    pub(super) kind: UpstreamKind,
+    /// Its name here.
     pub(super) name: String,
-    /// Its name at the upstream.
-    pub(super) tool: String,
+    /// How the upstream names it: by a name, a URI or a template.
+    pub(super) there: String,
     /// The digest of its definition there.
     pub(super) definition: Digest,
     /// The manifest, or why there can be none.
@@ -29,21 +30,44 @@ pub(super) struct Draft {
     pub(super) notes: Vec<String>,
 }
 
+/// What a server says of one thing.
+pub(super) struct Said<'a> {
+    pub(super) upstream: &'a ServiceName,
+    /// Its name here.
+    pub(super) name: &'a str,
+    /// How the upstream names it.
+    pub(super) there: &'a str,
+    pub(super) digest: Digest,
+    /// All that it says.
+    pub(super) definition: &'a Map<String, Value>,
+    /// The same, without what no reader sees.
+    pub(super) shown: Value,
+}
+
 impl Draft {
-    pub(super) fn new(upstream: &ServiceName, tool: &str, definition: &Map<String, Value>) -> Self {
+    /// `called` is what its name here is made of.
+    pub(super) fn new(
+        upstream: &ServiceName,
+        kind: UpstreamKind,
+        called: &str,
+        definition: &Map<String, Value>,
+    ) -> Self {
+        let there = named(kind, definition);
         let digest = definition_digest(definition);
         let reviewed = serde_json::to_string_pretty(definition).unwrap_or_default();
         let mut notes = Vec::new();
-        let (name, text) = match name_here(upstream, tool) {
+        let (name, text) = match name_here(upstream, called) {
             Ok(name) => {
-                let text = manifest(upstream, &name, tool, digest, definition, &mut notes);
+                let text = Said::new(upstream, &name, there, definition, &mut notes)
+                    .and_then(|said| said.manifest(kind, &mut notes));
                 (name, text)
             }
             Err(why) => (format!("{upstream}.?"), Err(why)),
         };
         Self {
+            kind,
             name,
-            tool: tool.to_owned(),
+            there: there.to_owned(),
             definition: digest,
             text,
             reviewed: escaped_json(&reviewed) + "\n",
@@ -54,13 +78,95 @@ impl Draft {
     pub(super) fn refuse(&mut self, why: &str) {
         self.text = Err(why.to_owned());
     }
+
+    /// What it offers here.
+    pub(super) const fn word(&self) -> &'static str {
+        word(self.kind)
+    }
+
+    /// The name of its files, without an ending.
+    pub(super) fn stem(&self) -> String {
+        match self.kind {
+            UpstreamKind::Tool => self.name.clone(),
+            UpstreamKind::Resource | UpstreamKind::Template | UpstreamKind::Prompt => {
+                format!("{}-{}", self.word(), self.name)
+            }
+        }
+    }
 }
 
-/// `UPSTREAM.TOOL`, in characters that a name may have.
-fn name_here(upstream: &ServiceName, tool: &str) -> Result<String, String> {
-    if tool.is_empty() {
+impl<'a> Said<'a> {
+    fn new(
+        upstream: &'a ServiceName,
+        name: &'a str,
+        there: &'a str,
+        definition: &'a Map<String, Value>,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, String> {
+        let mut shown = Value::Object(definition.clone());
+        let hidden = clean_value(&mut shown).map_err(|collision| collision.to_string())?;
+        if !hidden.is_clean() {
+            notes.push(format!("the server's text holds {hidden}, which no reader sees: removed"));
+        }
+        Ok(Self { upstream, name, there, digest: definition_digest(definition), definition, shown })
+    }
+
+    fn manifest(&self, kind: UpstreamKind, notes: &mut Vec<String>) -> Result<String, String> {
+        match kind {
+            UpstreamKind::Tool => tool::manifest(self, notes),
+            UpstreamKind::Resource => resource::manifest(self, resource::Key::Uri, notes),
+            UpstreamKind::Template => resource::manifest(self, resource::Key::Template, notes),
+            UpstreamKind::Prompt => prompt::manifest(self, notes),
+        }
+    }
+
+    /// A text of it, where it says something.
+    pub(super) fn text(&self, pointer: &str) -> Option<&str> {
+        self.shown.pointer(pointer).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
+    }
+
+    /// What it is for, which every manifest says.
+    pub(super) fn description(&self) -> &str {
+        self.text("/description").unwrap_or("(the server says nothing of it)")
+    }
+
+    /// The lines above a manifest.
+    pub(super) fn head(&self, what: &str, whose: &str, notes: &[String]) -> Vec<String> {
+        let (there, upstream) = (visible(self.there), self.upstream);
+        let mut lines = vec![
+            format!("# Made by `callgate import` of the {what} `{there}` of `{upstream}`, for review."),
+            format!("# {whose}"),
+        ];
+        lines.extend(notes.iter().map(|note| format!("# - {}", visible(note))));
+        lines
+    }
+}
+
+/// The word for such a thing here.
+pub(super) const fn word(kind: UpstreamKind) -> &'static str {
+    match kind {
+        UpstreamKind::Tool => "tool",
+        UpstreamKind::Resource | UpstreamKind::Template => "resource",
+        UpstreamKind::Prompt => "prompt",
+    }
+}
+
+/// How a server names something that it lists. Empty where it does not.
+pub(super) fn named(kind: UpstreamKind, definition: &Map<String, Value>) -> &str {
+    definition.get(kind.key()).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// `UPSTREAM.NAME`, in characters that a name may have.
+fn name_here(upstream: &ServiceName, called: &str) -> Result<String, String> {
+    if called.is_empty() {
         return Err("it has no name".to_owned());
     }
+    let name = format!("{upstream}.{}", plain(called));
+    ToolName::parse(&name).map(|name| name.to_string()).map_err(|error| error.to_string())
+}
+
+/// A text in characters that a name may have.
+pub(super) fn plain(text: &str) -> String {
     let plain = |character: char| {
         if character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.') {
             character
@@ -68,227 +174,16 @@ fn name_here(upstream: &ServiceName, tool: &str) -> Result<String, String> {
             '_'
         }
     };
-    let name = format!("{upstream}.{}", tool.chars().map(plain).collect::<String>());
-    ToolName::parse(&name).map(|name| name.to_string()).map_err(|error| error.to_string())
-}
-
-fn manifest(
-    upstream: &ServiceName,
-    name: &str,
-    tool: &str,
-    digest: Digest,
-    definition: &Map<String, Value>,
-    notes: &mut Vec<String>,
-) -> Result<String, String> {
-    let mut shown = Value::Object(definition.clone());
-    let hidden = clean_value(&mut shown).map_err(|collision| collision.to_string())?;
-    if !hidden.is_clean() {
-        notes.push(format!("the server's text holds {hidden}, which no reader sees: removed"));
-    }
-    let text = |pointer: &str| {
-        shown.pointer(pointer).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
-    };
-    let input = input(shown.get("inputSchema"), notes)?;
-    let output =
-        shown.get("outputSchema").and_then(Value::as_object).map(|schema| mended(schema, "output", notes));
-    let mut deliberately = Vec::new();
-    if output.is_none() {
-        deliberately.push("unchecked-output");
-        notes.push("it has no output schema: its answers are not held against any".to_owned());
-    }
-    if !schema::unbounded(&input).is_empty() {
-        deliberately.push("unbounded-input");
-    }
-    let mut lines = vec![
-        format!("# Made by `callgate import` of the tool `{}` of `{upstream}`, for review.", visible(tool)),
-        "# The name, the texts and the schemas are the server's; `effects`, `reach` and `yields` say the worst.".into(),
-    ];
-    lines.extend(notes.iter().map(|note| format!("# - {}", visible(note))));
-    lines.push(format!("tool: {name}"));
-    if let Some(title) = text("/title").or_else(|| text("/annotations/title")) {
-        lines.push(format!("title: {}", quoted(title)));
-    }
-    lines.push(format!(
-        "description: {}",
-        quoted(text("/description").unwrap_or("(the server says nothing of it)"))
-    ));
-    lines.extend(claims(shown.get("annotations")));
-    lines.extend(
-        ["effects: destructive", "idempotent: false", "reach: external", "yields: untrusted"].map(Into::into),
-    );
-    lines.push(format!("input:{}", block(&input)));
-    lines.extend(output.as_ref().map(|output| format!("output:{}", block(output))));
-    lines.push("backend:\n  mcp:".into());
-    lines.push(format!("    upstream: {}", quoted(upstream.as_str())));
-    lines.push(format!("    tool: {}", quoted(tool)));
-    lines.push(format!("    definition: {digest}"));
-    if !deliberately.is_empty() {
-        lines.push(format!("deliberately: [{}]", deliberately.join(", ")));
-    }
-    let text = lines.join("\n") + "\n";
-    // What was written is read again: what a file cannot say is not guessed at.
-    let source = Source { path: format!("{name}.yaml").into(), text: text.clone().into() };
-    let manifest: ToolManifest = read(&source).map_err(|problem| problem.message)?;
-    if manifest.input == input && manifest.output == output {
-        Ok(text)
-    } else {
-        Err("its schemas cannot be written as YAML".into())
-    }
-}
-
-/// The server's claims, for whoever reviews.
-fn claims(annotations: Option<&Value>) -> Vec<String> {
-    let Some(Value::Object(annotations)) = annotations else { return Vec::new() };
-    let hints = ["readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"];
-    let said =
-        hints.iter().filter_map(|hint| Some(format!("{hint}: {}", annotations.get(*hint)?.as_bool()?)));
-    let said: Vec<String> = said.collect();
-    if said.is_empty() {
-        said
-    } else {
-        vec![format!("# The server claims {}: claims are not taken.", said.join(", "))]
-    }
-}
-
-fn input(schema: Option<&Value>, notes: &mut Vec<String>) -> Result<Map<String, Value>, String> {
-    let schema = schema.and_then(Value::as_object).ok_or("it has no input schema")?;
-    let mut schema = mended(schema, "input", notes);
-    schema.entry("type").or_insert_with(|| "object".into());
-    // The server names its arguments: what it does not name is not sent.
-    if schema.insert("additionalProperties".into(), false.into()).is_some_and(|was| was != false) {
-        notes.push("the server takes arguments that it does not name: these are refused here".to_owned());
-    }
-    if let Err(bad) = schema::compile(&schema) {
-        notes.extend(bad.iter().map(|bad| format!("the input does not load: `{}`: {}", bad.at, bad.message)));
-    }
-    Ok(schema)
-}
-
-/// A schema without what is not JSON Schema 2020-12, or is not the server's to say.
-fn mended(schema: &Map<String, Value>, what: &str, notes: &mut Vec<String>) -> Map<String, Value> {
-    let mut value = Value::Object(schema.clone());
-    strip(&mut value);
-    let Value::Object(mut schema) = value else { return Map::new() };
-    if let Some(dialect) = schema.get("$schema").filter(|dialect| !is_2020_12(dialect)) {
-        notes.push(format!("the {what} says it is of {dialect}: read as JSON Schema 2020-12"));
-    }
-    schema.retain(|name, _| name != "$schema");
-    schema
-}
-
-fn is_2020_12(dialect: &Value) -> bool {
-    dialect
-        .as_str()
-        .is_some_and(|dialect| dialect.starts_with("https://json-schema.org/draft/2020-12/schema"))
-}
-
-fn strip(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            // The others keep their order.
-            members.retain(|name, _| !OWN_KEYWORDS.contains(&name.as_str()));
-            members.values_mut().for_each(strip);
-        }
-        Value::Array(items) => items.iter_mut().for_each(strip),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
+    text.chars().map(plain).collect()
 }
 
 /// A text in quotes, as JSON and YAML both read it.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
 /// JSON over several lines, below a key.
-fn block(schema: &Map<String, Value>) -> String {
-    let text = serde_json::to_string_pretty(schema).unwrap_or_default();
+pub(super) fn block(value: &impl serde::Serialize) -> String {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
     format!("\n  {}", text.replace('\n', "\n  "))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::manifest::{BackendSpec, Effects, Reach, Yields};
-
-    fn draft(definition: Value) -> Draft {
-        let definition = definition.as_object().unwrap();
-        let tool = definition["name"].as_str().unwrap().to_owned();
-        Draft::new(&ServiceName::parse("files").unwrap(), &tool, definition)
-    }
-
-    #[test]
-    fn the_servers_claims_are_shown_and_not_taken() {
-        let draft = draft(json!({
-            "name": "read file",
-            "description": "Reads\u{200b} a file: \"quietly\"\n# and: more",
-            "annotations": { "title": "Read", "readOnlyHint": true, "openWorldHint": false },
-            "inputSchema": {
-                "$schema": "http://json-schema.org/draft-07/schema#", "type": "object",
-                "properties": { "path": { "type": "string", "x-egress": false } }, "required": ["path"]
-            }
-        }));
-        let text = draft.text.unwrap();
-        insta::assert_snapshot!(text, @r##"
-        # Made by `callgate import` of the tool `read file` of `files`, for review.
-        # The name, the texts and the schemas are the server's; `effects`, `reach` and `yields` say the worst.
-        # - the server's text holds 1 zero-width character, which no reader sees: removed
-        # - the input says it is of "http://json-schema.org/draft-07/schema#": read as JSON Schema 2020-12
-        # - it has no output schema: its answers are not held against any
-        tool: files.read_file
-        title: "Read"
-        description: "Reads a file: \"quietly\"\n# and: more"
-        # The server claims readOnlyHint: true, openWorldHint: false: claims are not taken.
-        effects: destructive
-        idempotent: false
-        reach: external
-        yields: untrusted
-        input:
-          {
-            "type": "object",
-            "properties": {
-              "path": {
-                "type": "string"
-              }
-            },
-            "required": [
-              "path"
-            ],
-            "additionalProperties": false
-          }
-        backend:
-          mcp:
-            upstream: "files"
-            tool: "read file"
-            definition: sha256:8924a83a87cf16617b448d9e75adca8a574fa87dc5868a64978f70d016d05a26
-        deliberately: [unchecked-output, unbounded-input]
-        "##);
-        let source = Source { path: "a.yaml".into(), text: text.into() };
-        let manifest: ToolManifest = read(&source).unwrap();
-        let BackendSpec::Mcp(mcp) = &manifest.backend else { panic!("{manifest:?}") };
-        assert_eq!((mcp.tool.as_str(), mcp.definition), ("read file", draft.definition));
-        assert_eq!(
-            (manifest.effects, manifest.reach, manifest.yields),
-            (Effects::Destructive, Reach::External, Yields::Untrusted)
-        );
-        assert_eq!(manifest.description, "Reads a file: \"quietly\"\n# and: more");
-    }
-
-    #[test]
-    fn a_tool_that_no_manifest_can_say_is_refused() {
-        assert!(draft(json!({ "name": "a" })).text.is_err());
-        assert!(draft(json!({ "name": "a".repeat(128), "inputSchema": {} })).text.is_err());
-        assert!(draft(json!({ "name": "", "inputSchema": {} })).text.is_err());
-        let text = draft(json!({ "name": "a\n# b: c", "inputSchema": { "type": "object" } })).text.unwrap();
-        assert!(text.contains("tool: files.a___b__c\n") && text.contains(r#"tool: "a\n# b: c""#), "{text}");
-    }
-
-    #[test]
-    fn what_is_kept_for_comparison_is_the_definition_itself() {
-        let draft = draft(json!({ "name": "a", "x": "\u{202e}\u{1b}\u{1f600}", "inputSchema": {} }));
-        assert!(!draft.reviewed.contains('\u{202e}') && draft.reviewed.contains("\\u202e"));
-        let kept: Map<String, Value> = serde_json::from_str(&draft.reviewed).unwrap();
-        assert_eq!(definition_digest(&kept), draft.definition);
-    }
 }

@@ -5,7 +5,7 @@ import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { emit, installedRequire, parseCommandLine, textOf, TIMEOUT_MS } from '../cli.mjs';
+import { emit, installedRequire, listedResources, parseCommandLine, textOf, TIMEOUT_MS } from '../cli.mjs';
 
 const options = parseCommandLine(process.argv.slice(2));
 const manifest = installedRequire().resolve('@modelcontextprotocol/inspector/package.json');
@@ -96,9 +96,34 @@ function readEnvelope({ code: kind, message, status }) {
 }
 
 async function runStep({ line, args }) {
-  if (line.step === 'list') {
-    const { result, error } = await inspect('tools/list');
-    return error ? { error } : { tools: result.tools.map((tool) => tool.name) };
+  switch (line.step) {
+    case 'list': {
+      const { result, error } = await inspect('tools/list');
+      return error ? { error } : { tools: result.tools.map((tool) => tool.name) };
+    }
+    case 'resources': {
+      const resources = await inspect('resources/list');
+      const templates = await inspect('resources/templates/list');
+      const error = resources.error ?? templates.error;
+      return error ? { error } : listedResources(resources.result.resources, templates.result.resourceTemplates);
+    }
+    case 'prompts': {
+      const { result, error } = await inspect('prompts/list');
+      return error ? { error } : { prompts: result.prompts.map((prompt) => prompt.name) };
+    }
+    case 'read': {
+      const { result, error } = await inspect('resources/read', '--uri', line.uri);
+      return error ? { error } : { contents: result.contents };
+    }
+    case 'get': {
+      const given = Object.entries(args).map(([name, value]) => `${name}=${value}`);
+      const { result, error } = await inspect('prompts/get', '--prompt-name', line.prompt, '--prompt-args', ...given);
+      return error ? { error } : { messages: result.messages };
+    }
+    case 'call':
+      break;
+    default:
+      return { error: { code: null, message: `the Inspector does no ${line.step}`, answered: false } };
   }
   const call = ['tools/call', '--tool-name', line.tool, '--tool-args-json', JSON.stringify(args)];
   const { result, error } = await inspect(...call);

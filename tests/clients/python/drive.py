@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import httpx2
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.sse import sse_client
@@ -20,6 +21,8 @@ import oauth
 
 TIMEOUT_SECONDS = 30.0
 MODERN = "2026-07-28"
+# How long a call is waited for that is given up.
+GIVEN_UP_SECONDS = 0.5
 
 # What the SDK says itself when an HTTP error answer has no JSON-RPC error in its body. It then makes up a JSON-RPC
 # code, which must not be taken for one the server sent.
@@ -38,7 +41,7 @@ def parse_command_line(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--token")
     parser.add_argument("--oauth", type=json.loads)
     parser.add_argument("--era", choices=["modern", "legacy"])
-    parser.add_argument("steps", metavar="STEP", nargs="+", help="list or call:TOOL:JSON_ARGUMENTS")
+    parser.add_argument("steps", metavar="STEP", nargs="+", help="see ../README.md")
     options = parser.parse_args(own)
     options.command = command
     if options.transport != "stdio" and (not options.url or command):
@@ -56,11 +59,13 @@ def parse_command_line(argv: list[str]) -> argparse.Namespace:
 
 def parse_step(text: str) -> dict[str, Any]:
     """The step as the beginning of its output line, with the call's arguments apart."""
-    if text == "list":
-        return {"line": {"step": "list"}}
+    if text in ("list", "resources", "prompts"):
+        return {"line": {"step": text}}
     kind, _, rest = text.partition(":")
-    tool, _, arguments = rest.partition(":")
-    if kind != "call" or not tool:
+    if kind == "read":
+        return {"line": {"step": "read", "uri": rest}}
+    name, _, arguments = rest.partition(":")
+    if kind not in ("call", "progress", "cancel", "get") or not name:
         raise ValueError(f"not a step: {text}")
     try:
         parsed = json.loads(arguments)
@@ -68,7 +73,7 @@ def parse_step(text: str) -> dict[str, Any]:
         raise ValueError(f"not JSON in {text}: {error}") from error
     if not isinstance(parsed, dict):
         raise ValueError(f"the arguments are not a JSON object in {text}")
-    return {"line": {"step": "call", "tool": tool}, "arguments": parsed}
+    return {"line": {"step": kind, "prompt" if kind == "get" else "tool": name}, "arguments": parsed}
 
 
 class Refusals:
@@ -129,22 +134,58 @@ async def connect(options: argparse.Namespace, refusals: Refusals) -> AsyncItera
 
 
 async def run_step(client: Client, step: dict[str, Any]) -> dict[str, Any]:
-    if step["line"]["step"] == "list":
-        names: list[str] = []
-        cursor = None
-        while True:
-            # "refresh": each list step shall reach the server, not the SDK's cache.
-            page = await client.list_tools(cursor=cursor, cache_mode="refresh")
-            names += [tool.name for tool in page.tools]
-            cursor = page.next_cursor
-            if cursor is None:
-                return {"tools": names}
-    result = await client.call_tool(step["line"]["tool"], step["arguments"])
+    line, arguments = step["line"], step.get("arguments")
+    match line["step"]:
+        case "list":
+            return {"tools": [tool.name for tool in await listed(client.list_tools, "tools")]}
+        case "resources":
+            templates = await listed(client.list_resource_templates, "resource_templates")
+            return {
+                "uris": [str(resource.uri) for resource in await listed(client.list_resources, "resources")],
+                "templates": [template.uri_template for template in templates],
+            }
+        case "prompts":
+            return {"prompts": [prompt.name for prompt in await listed(client.list_prompts, "prompts")]}
+        case "read":
+            read = await client.read_resource(line["uri"])
+            return {"contents": [dumped(content) for content in read.contents]}
+        case "get":
+            prompt = await client.get_prompt(line["prompt"], arguments)
+            return {"messages": [dumped(message) for message in prompt.messages]}
+        case "cancel":
+            with anyio.move_on_after(GIVEN_UP_SECONDS) as scope:
+                await client.call_tool(line["tool"], arguments)
+            return {"cancelled": scope.cancelled_caught}
+    heard: list[list[float | None]] = []
+
+    async def hear(progress: float, total: float | None, _message: str | None) -> None:
+        heard.append([progress, total])
+
+    wants = line["step"] == "progress"
+    result = await client.call_tool(line["tool"], arguments, progress_callback=hear if wants else None)
     return {
         "isError": bool(result.is_error),
         "text": "\n".join(block.text for block in result.content if block.type == "text"),
         "structured": result.structured_content,
+        **({"progress": heard} if wants else {}),
     }
+
+
+async def listed(ask: Any, member: str) -> list[Any]:
+    """All pages of a list."""
+    items: list[Any] = []
+    cursor = None
+    while True:
+        # "refresh": each list step shall reach the server, not the SDK's cache.
+        page = await ask(cursor=cursor, cache_mode="refresh")
+        items += getattr(page, member)
+        cursor = page.next_cursor
+        if cursor is None:
+            return items
+
+
+def dumped(value: Any) -> Any:
+    return value.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def emit(line: dict[str, Any]) -> None:

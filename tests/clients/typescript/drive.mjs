@@ -1,6 +1,6 @@
 // Drives an MCP server with the official TypeScript SDK; see ../README.md for the command line and output.
 
-import { emit, installedRequire, parseCommandLine, textOf, TIMEOUT_MS } from '../cli.mjs';
+import { emit, installedRequire, listedResources, parseCommandLine, textOf, TIMEOUT_MS } from '../cli.mjs';
 import { providerFor, withUser } from './oauth.mjs';
 
 // The SDK says some things with console.debug, which Node writes to stdout.
@@ -12,6 +12,10 @@ const { StdioClientTransport } = require('@modelcontextprotocol/client/stdio');
 
 const options = parseCommandLine(process.argv.slice(2));
 const wait = { timeout: TIMEOUT_MS };
+// Without a cursor the SDK follows all pages; 'refresh' goes past its cache, so that each list step reaches the server.
+const anew = { ...wait, cacheMode: 'refresh' };
+// How long a call is waited for that is given up.
+const GIVEN_UP_MS = 500;
 
 // The status of a refused POST: some of the SDK's errors do not carry it. A refused GET or DELETE is
 // no answer to a step: a server may do without them.
@@ -67,18 +71,47 @@ function openTransport() {
 }
 
 async function runStep(client, { line, args }) {
-  if (line.step === 'list') {
-    // Without a cursor the SDK follows all pages; 'refresh' goes past its cache, so that each list
-    // step reaches the server.
-    const { tools } = await client.listTools(undefined, { ...wait, cacheMode: 'refresh' });
-    return { tools: tools.map((tool) => tool.name) };
+  switch (line.step) {
+    case 'list': {
+      const { tools } = await client.listTools(undefined, anew);
+      return { tools: tools.map((tool) => tool.name) };
+    }
+    case 'resources': {
+      const { resources } = await client.listResources(undefined, anew);
+      const { resourceTemplates } = await client.listResourceTemplates(undefined, anew);
+      return listedResources(resources, resourceTemplates);
+    }
+    case 'prompts': {
+      const { prompts } = await client.listPrompts(undefined, anew);
+      return { prompts: prompts.map((prompt) => prompt.name) };
+    }
+    case 'read':
+      return { contents: (await client.readResource({ uri: line.uri }, anew)).contents };
+    case 'get':
+      return { messages: (await client.getPrompt({ name: line.prompt, arguments: args }, wait)).messages };
+    case 'cancel':
+      return giveUp(client, line.tool, args);
   }
-  const result = await client.callTool({ name: line.tool, arguments: args }, wait);
+  const progress = [];
+  const onprogress = line.step === 'progress' ? (heard) => progress.push([heard.progress, heard.total]) : undefined;
+  const result = await client.callTool({ name: line.tool, arguments: args }, { ...wait, onprogress });
   return {
     isError: result.isError ?? false,
     text: textOf(result.content),
     structured: result.structuredContent ?? null,
+    ...(onprogress && { progress }),
   };
+}
+
+async function giveUp(client, name, args) {
+  const signal = AbortSignal.timeout(GIVEN_UP_MS);
+  try {
+    await client.callTool({ name, arguments: args }, { ...wait, signal });
+    return { cancelled: false };
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    return { cancelled: true };
+  }
 }
 
 async function drive() {
