@@ -10,6 +10,7 @@ mod error;
 mod executed;
 mod http;
 mod mcp;
+mod offers;
 mod own;
 mod response;
 
@@ -29,6 +30,9 @@ use crate::{
 
 pub use error::{BackendError, TimeLimit};
 pub use executed::{ExecuteError, Executed, Route, Routes};
+
+/// How many values a completion may have (MCP 2026-07-28 completion).
+pub const COMPLETIONS_MAX: usize = 100;
 
 /// All backends, behind the one way out.
 #[derive(Clone, Debug)]
@@ -79,9 +83,7 @@ impl Answer {
     pub(crate) fn json(&self) -> &Value {
         match &self.body {
             Body::Json(value) => value,
-            Body::Tool(_) | Body::Questions(_) | Body::Contents(_) | Body::Prompt(_) => {
-                panic!("no answer of an HTTP API")
-            }
+            _ => panic!("no answer of an HTTP API"),
         }
     }
 }
@@ -99,6 +101,21 @@ pub enum Body {
     Contents(Vec<Value>),
     /// The messages of a prompt.
     Prompt(PromptResult),
+    /// What an argument could be.
+    Completion(CompletionResult),
+    /// Nothing but that it was done.
+    Done,
+}
+
+/// What an argument could be (MCP 2026-07-28 completion).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CompletionResult {
+    /// The values, as they came.
+    pub values: Vec<Value>,
+    /// How many there are in all.
+    pub total: Option<u64>,
+    /// Whether there are more.
+    pub has_more: Option<bool>,
 }
 
 /// The messages of a prompt (MCP 2026-07-28 prompts).
@@ -171,6 +188,14 @@ impl Backends {
     pub fn stand_behind(&self, tool: &Tool) -> bool {
         let BackendSpec::Mcp(mcp) = &tool.manifest().backend else { return true };
         !self.upstreams.is_quarantined(&mcp.upstream, (mcp.kind, &mcp.tool), mcp.definition)
+    }
+
+    /// Whether the upstream of a tool, a resource or a prompt may know what its arguments could be. It may as long as
+    /// it has not said that it does not.
+    #[must_use]
+    pub fn may_complete(&self, tool: &Tool) -> bool {
+        let BackendSpec::Mcp(mcp) = &tool.manifest().backend else { return false };
+        self.upstreams.standing(&mcp.upstream).is_some_and(|standing| standing.completes != Some(false))
     }
 
     /// The way out.

@@ -1,10 +1,12 @@
 //! The shared nouns: a call, how it ended, and the trail it leaves.
 
+mod completion;
 mod facts;
 mod relay;
 mod salt;
 mod trace;
 mod trail;
+mod updates;
 
 use std::{
     fmt,
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::manifest::ClientName;
 
+pub use completion::{Completed, Completion};
 pub use facts::{
     AnswerFacts, CallerFacts, DecisionFacts, DecisionVerdict, Facts, HiddenFacts, Judged, PolicyFact,
     TokenFacts, ToolFacts,
@@ -28,6 +31,7 @@ pub use relay::{Era, NoAnswer, Passing, Relay, Retry};
 pub use salt::{Digested, Salt};
 pub use trace::TraceId;
 pub use trail::{Passed, Refusal, StageNote, Trail};
+pub use updates::{UpdateBox, Updates};
 
 /// One request of a client: what it asks for, and what it shows to prove who it is.
 #[derive(Debug)]
@@ -99,14 +103,28 @@ pub enum CallKind {
         /// The arguments.
         arguments: Arguments,
     },
+    /// A completion of an argument (MCP `completion/complete`).
+    Completion(Completion),
+    /// A wish to hear when a resource is another (MCP `resources/subscribe`, `subscriptions/listen`).
+    Subscription {
+        /// The resource's URI, as the argument `uri`.
+        arguments: Arguments,
+        /// Where it is heard.
+        updates: Updates,
+    },
 }
 
 impl CallKind {
     /// A read of the resource with this URI.
     #[must_use]
     pub fn resource(uri: String) -> Self {
-        let arguments = Map::from_iter([("uri".to_owned(), Value::String(uri.clone()))]);
-        Self::Resource { uri, arguments: arguments.into() }
+        Self::Resource { arguments: Arguments::uri(&uri), uri }
+    }
+
+    /// A wish to hear of the resource that updates are of.
+    #[must_use]
+    pub fn subscription(updates: Updates) -> Self {
+        Self::Subscription { arguments: Arguments::uri(updates.uri()), updates }
     }
 
     /// The name of what is asked for, as it was sent.
@@ -115,6 +133,8 @@ impl CallKind {
         match self {
             Self::Tool { name, .. } | Self::Prompt { name, .. } => name,
             Self::Resource { uri, .. } => uri,
+            Self::Completion(completion) => completion.of.as_str(),
+            Self::Subscription { updates, .. } => updates.uri(),
         }
     }
 
@@ -125,6 +145,8 @@ impl CallKind {
             Self::Tool { .. } => "tool",
             Self::Resource { .. } => "resource",
             Self::Prompt { .. } => "prompt",
+            Self::Completion(_) => "completion",
+            Self::Subscription { .. } => "subscription",
         }
     }
 
@@ -134,7 +156,9 @@ impl CallKind {
         match self {
             Self::Tool { arguments, .. }
             | Self::Prompt { arguments, .. }
-            | Self::Resource { arguments, .. } => arguments,
+            | Self::Resource { arguments, .. }
+            | Self::Subscription { arguments, .. }
+            | Self::Completion(Completion { arguments, .. }) => arguments,
         }
     }
 }
@@ -144,6 +168,12 @@ impl CallKind {
 pub struct Arguments(Value);
 
 impl Arguments {
+    /// What a read of this URI has for arguments.
+    #[must_use]
+    pub fn uri(uri: &str) -> Self {
+        Map::from_iter([("uri".to_owned(), Value::String(uri.to_owned()))]).into()
+    }
+
     /// The arguments as a map.
     #[must_use]
     pub fn as_map(&self) -> &Map<String, Value> {

@@ -3,6 +3,7 @@
 //! Listing and calling ask the same question, so what is listed is what may be
 //! called (or what a step-up may unlock).
 
+mod completion;
 mod mirrored;
 mod published;
 mod tool;
@@ -15,8 +16,10 @@ use std::{
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
+use completion::can_be_completed;
+
 use crate::{
-    call::{CallKind, Facts, Passed, Refusal, Stage, ToolFacts},
+    call::{CallKind, Completed, Facts, Passed, Refusal, Stage, ToolFacts},
     identity::{Caller, Client, Clients, Identified},
     manifest::{ClientName, Offer, Place, Problem, Scope, Source, ToolName, join_pointer},
 };
@@ -142,6 +145,19 @@ fn cut(name: &str) -> String {
     name.chars().take(128).collect()
 }
 
+/// What it is that a call is for.
+const fn word(kind: &CallKind) -> &'static str {
+    match kind {
+        CallKind::Tool { .. } => "tool",
+        CallKind::Resource { .. } | CallKind::Subscription { .. } => "resource",
+        CallKind::Prompt { .. } => "prompt",
+        CallKind::Completion(completion) => match completion.of {
+            Completed::Template(_) => "resource",
+            Completed::Prompt(_) => "prompt",
+        },
+    }
+}
+
 /// What a tool, a resource or a prompt is to a caller.
 enum Admission<'a> {
     Unknown,
@@ -210,11 +226,17 @@ impl Catalog {
         match self.admission(identified.caller(), &identified.kind) {
             Admission::Unknown => Err(match &identified.kind {
                 CallKind::Tool { .. } => AdmitError::UnknownTool { tool: target() },
-                CallKind::Resource { .. } => AdmitError::UnknownResource { uri: target() },
+                CallKind::Resource { .. } | CallKind::Subscription { .. } => {
+                    AdmitError::UnknownResource { uri: target() }
+                }
                 CallKind::Prompt { .. } => AdmitError::UnknownPrompt { name: target() },
+                CallKind::Completion(completion) => match completion.of {
+                    Completed::Template(_) => AdmitError::UnknownResource { uri: target() },
+                    Completed::Prompt(_) => AdmitError::UnknownPrompt { name: target() },
+                },
             }),
             Admission::NotListed => Err(AdmitError::NotListed {
-                kind: identified.kind.word(),
+                kind: word(&identified.kind),
                 target: target(),
                 caller: client.name().clone(),
             }),
@@ -302,7 +324,11 @@ impl Catalog {
         match kind {
             CallKind::Tool { name, .. } => self.tools.get(name.as_str()),
             CallKind::Resource { uri, .. } => self.resource(uri),
+            CallKind::Subscription { updates, .. } => self.resource(updates.uri()),
             CallKind::Prompt { name, .. } => self.prompt(name),
+            CallKind::Completion(completion) => {
+                self.completed(&completion.of).filter(|tool| can_be_completed(tool, completion))
+            }
         }
     }
 
@@ -313,8 +339,9 @@ impl Catalog {
         self.prompts.get(&ToolName::reserved("prompt", &name))
     }
 
-    /// The resource with a URI; else the first template, by name, that stands for it.
-    fn resource(&self, uri: &str) -> Option<&Arc<Tool>> {
+    /// The resource with a URI, whoever may see it; else the first template, by name, that stands for it.
+    #[must_use]
+    pub fn resource(&self, uri: &str) -> Option<&Arc<Tool>> {
         let of = |is_template: bool| {
             self.resources.values().find(move |tool| match &tool.manifest().offer {
                 Offer::Resource(resource) => resource.uri.is_none() == is_template && resource.matches(uri),
@@ -327,7 +354,9 @@ impl Catalog {
     fn admission(&self, caller: &Caller, kind: &CallKind) -> Admission<'_> {
         let uri = match kind {
             CallKind::Resource { uri, .. } => Some(uri.as_str()),
-            CallKind::Tool { .. } | CallKind::Prompt { .. } => None,
+            CallKind::Subscription { updates, .. } => Some(updates.uri()),
+            // A template is the client's where its own text is on the allowlist, as in its list.
+            CallKind::Tool { .. } | CallKind::Prompt { .. } | CallKind::Completion(_) => None,
         };
         self.admission_of(caller, self.find(kind), uri)
     }

@@ -40,6 +40,7 @@
 mod edge;
 mod error;
 mod reply;
+mod view;
 
 use std::{
     convert::Infallible,
@@ -54,6 +55,7 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::{
     approval::Approvals,
@@ -78,6 +80,7 @@ use crate::{
 pub use edge::EdgeError;
 pub use error::CallError;
 pub use reply::{Answer, Notice, Reply};
+pub use view::{ListDigest, Turns, View, WatchPlace};
 
 /// The gate: one release at a time, and what it works with.
 #[derive(Debug)]
@@ -91,6 +94,9 @@ pub struct Gateway {
     backends: Backends,
     rounds: Rounds,
     runs: Arc<Runs>,
+    /// Counts the releases that were put in force.
+    releases: watch::Sender<u64>,
+    watching: view::Watching,
     /// A fault that a test plants between the intent and the request.
     #[cfg(test)]
     pub(crate) fault: std::sync::atomic::AtomicBool,
@@ -118,6 +124,8 @@ impl Gateway {
             backends,
             rounds,
             runs,
+            releases: watch::Sender::default(),
+            watching: view::Watching::default(),
             #[cfg(test)]
             fault: std::sync::atomic::AtomicBool::new(false),
         }

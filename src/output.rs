@@ -17,7 +17,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    backend::{Body, Executed, PromptResult, Questions, ToolResult},
+    backend::{Body, CompletionResult, Executed, PromptResult, Questions, ToolResult},
     call::{Facts, Outcome, Passed, PolicyFact, Refusal, Stage},
     credential::LiveSecrets,
     hygiene::{Findings, Hidden, clean_value, inspect_value},
@@ -58,6 +58,17 @@ pub enum Content {
     Contents(Value),
     /// The messages of a prompt: a list. What it is for is told by its manifest.
     Messages(Value),
+    /// What an argument could be: a list of texts.
+    Completion {
+        /// The texts.
+        values: Value,
+        /// How many there are in all.
+        total: Option<u64>,
+        /// Whether there are more.
+        has_more: Option<bool>,
+    },
+    /// Nothing but that it was done.
+    Done,
     /// What the server behind the gate asks the caller before it goes on: there is no answer yet.
     Questions {
         /// The questions, by key.
@@ -78,6 +89,8 @@ impl Content {
             | Self::Contents(value)
             | Self::Messages(value) => value,
             Self::Questions { requests, .. } => requests,
+            Self::Completion { values, .. } => values,
+            Self::Done => &Value::Null,
         }
     }
 }
@@ -326,9 +339,6 @@ impl OutputRules {
         let name = executed.tool().name();
         let rule = self.tools.get(name).ok_or_else(|| OutputError::NoRules { tool: name.clone() })?;
         let mut labels = BTreeSet::new();
-        if executed.tool().manifest().yields == Yields::Untrusted {
-            labels.extend(Label::parse(UNTRUSTED));
-        }
         let (mut answer, form) = match executed.take_body() {
             Body::Json(answer) => (answer, Form::Json),
             Body::Tool(ToolResult { content, structured, is_error }) => match (structured, &rule.checked) {
@@ -342,7 +352,15 @@ impl OutputRules {
             Body::Contents(contents) => (Value::Array(contents), Form::Contents),
             // A description that differs from the one that was reviewed has no place beside it.
             Body::Prompt(PromptResult { messages, .. }) => (Value::Array(messages), Form::Messages),
+            Body::Completion(CompletionResult { values, total, has_more }) => {
+                (Value::Array(values), Form::Completion { total, has_more })
+            }
+            Body::Done => (Value::Null, Form::Done),
         };
+        // What was only done has said nothing.
+        if executed.tool().manifest().yields == Yields::Untrusted && !matches!(form, Form::Done) {
+            labels.extend(Label::parse(UNTRUSTED));
+        }
         let hidden = reveal(executed.tool().manifest().text.answers, &mut answer).map_err(|hidden| {
             let schema = rule.checked.as_ref().map(|checked| Arc::clone(&checked.schema));
             OutputError::Hidden { hidden, schema }
@@ -372,6 +390,13 @@ impl OutputRules {
                 released.dropped = of_list(&mut answer, blocks::prune_messages)?;
                 Content::Messages(answer)
             }
+            Form::Completion { total, has_more } => {
+                let values = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+                blocks::judge_values(values)
+                    .map_err(|BadBlock { at, rule }| OutputError::Block { at, rule })?;
+                Content::Completion { values: answer, total, has_more }
+            }
+            Form::Done => Content::Done,
             Form::Questions { state } => Content::Questions { requests: answer, state },
         };
         self.keep_secrets(content.value())?;
@@ -403,6 +428,10 @@ enum Form {
     Contents,
     /// The messages of a prompt.
     Messages,
+    /// What an argument could be.
+    Completion { total: Option<u64>, has_more: Option<bool> },
+    /// Nothing.
+    Done,
     /// Questions to the caller.
     Questions { state: Option<String> },
 }

@@ -21,6 +21,7 @@ mod program;
 mod sse;
 mod standing;
 mod stdio;
+mod watch;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -44,6 +45,7 @@ pub use program::{EndpointFault, Reached, file_digest, find_program};
 pub use standing::{
     NotReady, Notice, Pinned, PinnedTool, Quarantine, Standing, State, ToolStanding, Upstreams, Want, Why,
 };
+pub use watch::Watch;
 
 /// How an upstream is reached.
 #[derive(Clone, Debug)]
@@ -200,8 +202,6 @@ pub struct Answer {
 pub enum Event {
     /// A list is another now: `tools`, `prompts` or `resources`.
     ListChanged(&'static str),
-    /// The resource with this URI is another now.
-    ResourceUpdated(String),
     /// The connection is gone.
     Closed,
 }

@@ -10,10 +10,10 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Answer, BackendError, Backends, Body, CallLimits, TimeLimit, mcp, own};
+use super::{Answer, BackendError, Backends, Body, CallLimits, TimeLimit, mcp, offers, own};
 use crate::{
     audit::Committed,
-    call::{AnswerFacts, Facts, Outcome, Passed, Refusal, Stage},
+    call::{AnswerFacts, CallKind, Facts, Outcome, Passed, Refusal, Stage},
     credential::{CredentialError, Credentials, Lease, LeaseRequest},
     egress::{Allowances, Departure},
     manifest::{BackendSpec, CredentialChoice, CredentialName, Effects, ServiceName, ToolName},
@@ -282,7 +282,7 @@ impl Backends {
             Outgoing::Http(request) => {
                 backend.carry_out(request, lease.map(Arc::as_ref), left, &committed.cancel, &departure).await
             }
-            Outgoing::Own => own::answer(committed.tool().manifest(), committed.arguments()),
+            Outgoing::Own => own::answer(committed.tool().manifest(), committed),
             Outgoing::Mcp(call) => self.call_tool(committed, call, lease, left.timeout, &departure).await,
         };
         if matches!(outcome, Err(BackendError::Fallen { sent: false })) {
@@ -310,7 +310,19 @@ impl Backends {
             return Err(BackendError::NotMcp); // a plan is made of its manifest
         };
         let leaving = mcp::Leaving { committed, lease, departure, timeout };
-        mcp::call(&self.upstreams, backend, call, &leaving).await
+        match &committed.kind {
+            CallKind::Completion(completion) => match own::suggested(committed.tool().manifest(), completion)
+            {
+                Some(answer) => Ok(answer),
+                None => offers::complete(&self.upstreams, backend, completion, &leaving).await,
+            },
+            CallKind::Subscription { updates, .. } => {
+                offers::subscribe(&self.upstreams, backend, updates, &leaving).await
+            }
+            CallKind::Tool { .. } | CallKind::Resource { .. } | CallKind::Prompt { .. } => {
+                mcp::call(&self.upstreams, backend, call, &leaving).await
+            }
+        }
     }
 }
 

@@ -234,7 +234,7 @@ const fn timed_out(sent: bool, after: Duration) -> BackendError {
     BackendError::TimedOut { limit: TimeLimit::Total, after, sent }
 }
 
-fn not_ready(error: NotReady, timeout: Duration) -> BackendError {
+pub(super) fn not_ready(error: NotReady, timeout: Duration) -> BackendError {
     match error {
         NotReady::Failed(error) if error.sent() => BackendError::NotReady(Box::new(NotReady::Failed(error))),
         NotReady::Failed(error) => of_upstream(error, timeout),
@@ -243,7 +243,7 @@ fn not_ready(error: NotReady, timeout: Duration) -> BackendError {
     }
 }
 
-fn of_upstream(error: UpstreamError, timeout: Duration) -> BackendError {
+pub(super) fn of_upstream(error: UpstreamError, timeout: Duration) -> BackendError {
     match error {
         UpstreamError::Egress { refusal, sent } => BackendError::Egress { refusal, sent },
         UpstreamError::Unreachable => BackendError::Unreachable,

@@ -95,7 +95,9 @@ pub(super) const fn outcome_of(released: &Released) -> Outcome {
         | Content::Unchecked(_)
         | Content::Result(_)
         | Content::Contents(_)
-        | Content::Messages(_) => Outcome::Allowed,
+        | Content::Messages(_)
+        | Content::Completion { .. }
+        | Content::Done => Outcome::Allowed,
     }
 }
 

@@ -73,6 +73,11 @@ pub struct PromptArgumentSpec {
     /// Whether a request must bring it.
     #[serde(default)]
     pub required: bool,
+    /// Values that clients are offered while it is written. Others are taken as well. Left out, another MCP server
+    /// is asked for its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub suggestions: Vec<String>,
 }
 
 /// Who writes the messages of a prompt.

@@ -1,6 +1,6 @@
 //! URIs of resources, and templates of them (RFC 6570 level 1).
 
-use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -75,6 +75,27 @@ impl UriTemplate {
     #[must_use]
     pub fn matches(&self, uri: &str) -> bool {
         uri.len() <= URI_BYTES_MAX && is_plain(uri) && self.fits(uri.as_bytes())
+    }
+
+    /// The URI with what has been written of its variables, and nothing for the others. None where something was
+    /// written that no URI of the template holds, or for a variable that it does not have.
+    #[must_use]
+    pub fn filled(&self, written: &BTreeMap<String, String>) -> Option<String> {
+        if !written.keys().all(|name| self.variables().any(|variable| variable == name)) {
+            return None;
+        }
+        let with = |missing: &str| {
+            let mut uri = self.prefix.clone();
+            for (name, literal) in &self.variables {
+                match written.get(name).filter(|value| !value.is_empty()) {
+                    Some(value) => uri.push_str(&encoded(value)),
+                    None => uri.push_str(missing),
+                }
+                uri.push_str(literal);
+            }
+            uri
+        };
+        self.matches(&with("x")).then(|| with(""))
     }
 
     fn fits(&self, uri: &[u8]) -> bool {
@@ -156,6 +177,20 @@ fn scheme(text: &str) -> Option<&str> {
 /// RFC 3986 §2.3.
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// RFC 3986 §2.1: all but what is unreserved.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if is_unreserved(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.push_str(&hex::encode_upper([byte]));
+        }
+    }
+    encoded
 }
 
 /// RFC 3986 §2.2 and §2.3.
@@ -266,6 +301,21 @@ mod tests {
             assert!(!one.matches(&format!("docs://pages/{name}")), "{name}");
         }
         assert!(!one.matches(&format!("docs://pages/{}", "a".repeat(URI_BYTES_MAX))));
+    }
+
+    #[test]
+    fn what_is_written_of_a_variable_takes_its_place_where_a_uri_could_hold_it() {
+        let two = template("docs://{area}/page/{id}");
+        let filled = |written: &[(&str, &str)]| {
+            let written = written.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            two.filled(&written.collect())
+        };
+        assert_eq!(filled(&[("area", "a b"), ("id", "ä")]).unwrap(), "docs://a%20b/page/%C3%A4");
+        assert_eq!(filled(&[("id", "")]).unwrap(), "docs:///page/");
+        for value in ["..", ".", "a/b", "a\\b", "%2e", "a\n", "a?b", &"a".repeat(URI_BYTES_MAX)] {
+            assert_eq!(filled(&[("id", value)]), None, "{value}");
+        }
+        assert_eq!(filled(&[("other", "a")]), None);
     }
 
     #[test]

@@ -5,8 +5,13 @@
 
 use serde_json::{Map, Value};
 
+use crate::backend::COMPLETIONS_MAX;
+
 /// How many blocks an answer may have.
 const BLOCKS_MAX: usize = 1_024;
+
+/// How long a value of a completion may be.
+const VALUE_BYTES_MAX: usize = 2_048;
 
 /// Why blocks do not leave: where, and what is wrong.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -60,6 +65,21 @@ pub(super) fn prune_messages(messages: &mut [Value]) -> Result<usize, BadBlock> 
         dropped += prune_block(content, &format!("/{index}/content"))?;
     }
     Ok(dropped)
+}
+
+/// Holds the values of a completion to their bounds (MCP 2026-07-28 completion, "CompleteResult").
+pub(super) fn judge_values(values: &[Value]) -> Result<(), BadBlock> {
+    if values.len() > COMPLETIONS_MAX {
+        return Err(BadBlock { at: String::new(), rule: "maxItems" });
+    }
+    for (index, value) in values.iter().enumerate() {
+        let bad = |rule| BadBlock { at: format!("/{index}"), rule };
+        let text = value.as_str().ok_or_else(|| bad("type"))?;
+        if text.len() > VALUE_BYTES_MAX {
+            return Err(bad("maxLength"));
+        }
+    }
+    Ok(())
 }
 
 fn prune_block(block: &mut Value, at: &str) -> Result<usize, BadBlock> {

@@ -424,7 +424,9 @@ impl Front {
             }
             None => {
                 let request = Request::from_parts(knock.parts.clone(), Full::new(body));
-                keeping(readable(self.protocol.handle(request).await, &id), place)
+                let answer = readable(self.protocol.handle(request).await, &id);
+                // Nobody works on a stream on which its client is told of changes.
+                if method == "subscriptions/listen" { answer } else { keeping(answer, place) }
             }
         };
         if is_stream(&answer) {

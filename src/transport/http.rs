@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     front::Front,
-    mcp::{Handler, Peer},
+    mcp::{Handler, Listening, Peer},
     seats::Seats,
     serve::{self, Bounds},
     sessions::Sessions,
@@ -89,7 +89,7 @@ impl HttpServer {
         let (sessions, _sweeper) = Sessions::start(Arc::clone(&gateway), stop.clone());
         let (seats, _looking) = Seats::start(Arc::clone(&gateway), self.settings.connections);
         let streams = self.settings.sse.then(|| Arc::new(Streams::new(stop.clone())));
-        let protocol = protocol(Arc::clone(&gateway), &self.settings);
+        let protocol = protocol(Arc::clone(&gateway), &self.settings, stop.clone());
         let front = Front::new(gateway, &self.settings, protocol, sessions, seats, streams.clone());
         let bounds = Bounds {
             connections_max: self.settings.connections,
@@ -103,7 +103,7 @@ impl HttpServer {
     }
 }
 
-fn protocol(gateway: Arc<Gateway>, settings: &HttpListener) -> Protocol {
+fn protocol(gateway: Arc<Gateway>, settings: &HttpListener, stop: CancellationToken) -> Protocol {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
@@ -113,6 +113,8 @@ fn protocol(gateway: Arc<Gateway>, settings: &HttpListener) -> Protocol {
         .with_max_request_body_bytes(settings.body.bytes())
         // Not the listener's: that would cancel the calls that are to finish.
         .with_cancellation_token(CancellationToken::new());
-    let factory = move || Ok(Handler::new(Arc::clone(&gateway), Peer::Http));
+    let listening = Listening::until(stop);
+    let factory =
+        move || Ok(Handler::new(Arc::clone(&gateway), Peer::Http).listening(Arc::clone(&listening)));
     StreamableHttpService::new(factory, Arc::new(NeverSessionManager::default()), config)
 }

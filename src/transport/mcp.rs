@@ -2,7 +2,9 @@
 //!
 //! Listing and calling ask the gateway on each request: nothing is decided by connection or session.
 
+mod feed;
 mod offers;
+mod told;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -18,16 +20,22 @@ use http::StatusCode;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult,
-        GetPromptRequestParams, GetPromptResponse, Implementation, InputResponses, ListPromptsResult,
-        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-        ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
+        CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
+        CustomRequest, CustomResult, GetPromptRequestParams, GetPromptResponse, Implementation,
+        InputResponses, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+        PaginatedRequestParams, PromptsCapability, ReadResourceRequestParams, ReadResourceResponse,
+        ResourcesCapability, ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter,
+        UnsubscribeRequestParams,
     },
-    service::RequestContext,
+    service::{RequestContext, SubscriptionContext},
 };
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+pub(super) use feed::{Listening, Outlet};
+
+use feed::{Feed, List};
 
 use super::{
     page::{self, Page},
@@ -38,7 +46,8 @@ use super::{
 };
 use crate::{
     call::{Call, CallKind, Era, Origin, Proof, Retry, Transport},
-    gateway::{EdgeError, Gateway, Reply},
+    catalog::Tool,
+    gateway::{EdgeError, Gateway, ListDigest, Reply},
 };
 
 /// How long a client may keep a list, in milliseconds: rights can change with the next release.
@@ -50,8 +59,12 @@ const HANDLER_MAX: Duration = Duration::from_secs(30);
 /// How long one that makes a call may take, whatever the call's own limits are: a person may be asked on the way.
 const CALL_MAX: Duration = Duration::from_secs(3_600);
 
+/// How long a stream lasts on which a client is told something. It opens another one then.
+const LISTEN_MAX: Duration = Duration::from_hours(24);
+
 /// The methods that are spoken here, and whose parameters have a form.
-const SPOKEN: [&str; 11] = [
+const SPOKEN: [&str; 15] = [
+    "completion/complete",
     "initialize",
     "logging/setLevel",
     "ping",
@@ -59,8 +72,11 @@ const SPOKEN: [&str; 11] = [
     "prompts/list",
     "resources/list",
     "resources/read",
+    "resources/subscribe",
     "resources/templates/list",
+    "resources/unsubscribe",
     "server/discover",
+    "subscriptions/listen",
     "tools/call",
     "tools/list",
 ];
@@ -72,6 +88,7 @@ pub(super) fn unspoken(gateway: &Gateway, method: &str) -> Option<Refusal> {
         match method.split_once('/') {
             Some(("resources", _)) => has_resources,
             Some(("prompts", _)) => has_prompts,
+            Some(("completion", _)) => gateway.completes(),
             _ => true,
         }
     };
@@ -104,15 +121,23 @@ pub(super) struct Shown {
 #[derive(Debug)]
 pub(super) struct Session {
     level: Mutex<Wanted>,
+    feed: Arc<Feed>,
+    /// Where its client is told something unasked, if not on the connection of its request.
+    outlet: Option<Outlet>,
 }
 
 impl Default for Session {
     fn default() -> Self {
-        Self { level: Mutex::new(Wanted::DEFAULT) }
+        Self { level: Mutex::new(Wanted::DEFAULT), feed: Arc::default(), outlet: None }
     }
 }
 
 impl Session {
+    /// A session whose client is told on a stream of its own what it did not ask for.
+    pub(super) fn telling(outlet: Outlet) -> Self {
+        Self { outlet: Some(outlet), ..Self::default() }
+    }
+
     fn level(&self) -> Wanted {
         *self.level.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,17 +154,40 @@ pub(super) struct Handler {
     peer: Peer,
     /// None where each request stands for itself, and no answer of the client finds its way to another.
     session: Option<Arc<Session>>,
+    listening: Arc<Listening>,
 }
 
 impl Handler {
     /// A handler of requests that each stand for themselves.
-    pub(super) const fn new(gateway: Arc<Gateway>, peer: Peer) -> Self {
-        Self { gateway, peer, session: None }
+    pub(super) fn new(gateway: Arc<Gateway>, peer: Peer) -> Self {
+        Self { gateway, peer, session: None, listening: Arc::default() }
+    }
+
+    /// The same, which shares with others how many streams its client may open to be told something.
+    pub(super) fn listening(self, listening: Arc<Listening>) -> Self {
+        Self { listening, ..self }
     }
 
     /// The same, for requests of a session, whose client can be asked.
     pub(super) fn within(self, session: Arc<Session>) -> Self {
         Self { session: Some(session), ..self }
+    }
+
+    /// Takes notice of a request in a session: its client can be told of changes from now on.
+    fn attend(&self, context: &RequestContext<RoleServer>) {
+        let Some(session) = self.session.as_ref().filter(|_| relay::era(context) == Era::Session) else {
+            return;
+        };
+        session.feed.attend(&self.shown(context));
+        let outlet = || session.outlet.clone().unwrap_or_else(|| Outlet::Peer(context.peer.clone()));
+        session.feed.begin(&self.gateway, outlet);
+    }
+
+    /// Remembers a list as the client is given it.
+    fn saw(&self, list: List, tools: &[Arc<Tool>]) {
+        if let Some(session) = &self.session {
+            session.feed.saw(list, ListDigest::of(tools));
+        }
     }
 
     /// What the caller shows. A request that no middleware has seen shows nothing.
@@ -184,11 +232,20 @@ impl ServerHandler for Handler {
     #[expect(deprecated, reason = "what a backend logs is still passed on")]
     fn get_info(&self) -> ServerConfig {
         let rules = self.gateway.rules();
-        // No `listChanged`: nobody is told yet.
-        let mut capabilities = ServerCapabilities::builder().enable_logging().enable_tools().build();
+        let mut capabilities =
+            ServerCapabilities::builder().enable_logging().enable_tools().enable_tool_list_changed().build();
         let (has_resources, has_prompts) = rules.catalog.offers();
-        capabilities.resources = has_resources.then(Default::default);
-        capabilities.prompts = has_prompts.then(Default::default);
+        capabilities.resources = has_resources.then(|| {
+            let mut resources = ResourcesCapability::default();
+            (resources.subscribe, resources.list_changed) = (Some(true), Some(true));
+            resources
+        });
+        capabilities.prompts = has_prompts.then(|| {
+            let mut prompts = PromptsCapability::default();
+            prompts.list_changed = Some(true);
+            prompts
+        });
+        capabilities.completions = self.gateway.completes().then(Default::default);
         ServerConfig::new(capabilities)
             .with_server_info(Implementation::new(rules.name.clone(), env!("CARGO_PKG_VERSION")))
     }
@@ -249,6 +306,38 @@ impl ServerHandler for Handler {
         guarded(CALL_MAX, self.get(request, context)).await
     }
 
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        guarded(CALL_MAX, self.complete_argument(request, context)).await
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        guarded(CALL_MAX, self.watch(&request.uri, context)).await
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.unwatch(&request.uri)
+    }
+
+    fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        Some(Self::accepted(requested))
+    }
+
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        guarded(LISTEN_MAX, self.tell(context)).await
+    }
+
     #[expect(deprecated, reason = "older clients set it all the same")]
     async fn set_level(
         &self,
@@ -278,6 +367,7 @@ impl Handler {
         request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
+        self.attend(&context);
         let shown = self.shown(&context);
         let digest = self.gateway.rules().digest.clone();
         let tools = self
@@ -285,6 +375,7 @@ impl Handler {
             .list(&shown.proof, shown.origin.source)
             .await
             .map_err(|_| ErrorData::invalid_request("authentication failed", None))?;
+        self.saw(List::Tools, &tools);
         let cursor = request.and_then(|request| request.cursor);
         let names = || tools.iter().map(|tool| tool.name().as_str());
         let Page { range, next } = page::of(&digest, names(), cursor.as_deref()).ok_or_else(|| {
@@ -317,6 +408,7 @@ impl Handler {
         again: Again,
         context: RequestContext<RoleServer>,
     ) -> Result<Reply, ErrorData> {
+        self.attend(&context);
         let Shown { proof, origin, reached } = self.shown(&context);
         reached.store(true, Ordering::Relaxed);
         let (relay, outlet, passing) = relay::open(

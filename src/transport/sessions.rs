@@ -36,7 +36,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     lane::{self, EventId, Lane},
-    mcp::{self, Handler, Peer},
+    mcp::{self, Handler, Outlet, Peer},
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal},
     room::Place,
 };
@@ -231,10 +231,11 @@ struct Question {
 
 impl Session {
     fn new(client: Option<InitializeRequestParams>) -> Arc<Self> {
+        let common = Lane::new(COMMON);
         Arc::new(Self {
             client,
-            settings: Arc::default(),
-            common: Lane::new(COMMON),
+            settings: Arc::new(mcp::Session::telling(Outlet::Lane(Arc::clone(&common)))),
+            common,
             over: CancellationToken::new(),
             state: Mutex::default(),
         })

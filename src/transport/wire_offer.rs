@@ -3,8 +3,9 @@
 use rmcp::{
     ErrorData,
     model::{
-        CacheScope, ErrorCode, GetPromptResponse, GetPromptResult, InputRequiredResult, MetaObject, Prompt,
-        PromptArgument, ReadResourceResponse, ReadResourceResult, Resource, ResourceTemplate,
+        CacheScope, CompleteResult, CompletionInfo, ErrorCode, GetPromptResponse, GetPromptResult,
+        InputRequiredResult, MetaObject, Prompt, PromptArgument, ReadResourceResponse, ReadResourceResult,
+        Resource, ResourceTemplate,
     },
 };
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// Our own: what the guards did not let through, for what has no result that could say so.
-const REFUSED: ErrorCode = ErrorCode(-32003);
+pub(super) const REFUSED: ErrorCode = ErrorCode(-32003);
 
 /// A resource as clients see it.
 pub(super) fn wire_resource(tool: &Tool) -> Option<Resource> {
@@ -105,6 +106,25 @@ pub(super) fn wire_messages(
         }
         content => Ok(asked(content, meta)?.into()),
     }
+}
+
+/// The reply to a completion as clients see it.
+pub(super) fn wire_completion(reply: Reply) -> Result<CompleteResult, ErrorData> {
+    let (answer, meta) = answered(reply, ErrorData::invalid_params)?;
+    let Content::Completion { values, total, has_more } = answer.content else { return Err(unspeakable()) };
+    let values = serde_json::from_value(values).map_err(|_| unspeakable())?;
+    let total = total.and_then(|total| u32::try_from(total).ok());
+    let info = CompletionInfo::new(values).map_err(|_| unspeakable())?;
+    let mut result = CompleteResult::new(info);
+    (result.completion.total, result.completion.has_more) = (total, has_more);
+    result.meta = Some(meta);
+    Ok(result)
+}
+
+/// The reply to what has no answer but that it was done.
+pub(super) fn wire_done(reply: Reply) -> Result<(), ErrorData> {
+    let (answer, _) = answered(reply, ErrorData::resource_not_found)?;
+    if matches!(answer.content, Content::Done) { Ok(()) } else { Err(unspeakable()) }
 }
 
 /// What the server behind the gate asks before it goes on. Nothing else is an answer here.

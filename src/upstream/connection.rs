@@ -26,6 +26,7 @@ use super::{
     meta, process,
     standing::Check,
     stdio::{self, Stdio},
+    watch::{Watch, Watcher, Watches},
 };
 use crate::{
     call::{Era, Relay},
@@ -49,6 +50,7 @@ struct Inner {
     abilities: Map<String, Value>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     checked: AsyncMutex<Option<Check>>,
+    watches: Watches,
     _closing: DropGuard,
 }
 
@@ -136,6 +138,7 @@ impl Connection {
             abilities: hello.abilities,
             keeper: Mutex::new(Some(keeper)),
             checked: AsyncMutex::default(),
+            watches: Watches::default(),
             _closing: closing,
         };
         inner.listen();
@@ -195,6 +198,21 @@ impl Connection {
         let stateless = (self.0.server.era == Era::Stateless).then_some(&self.0.abilities);
         let dress = |id| meta::dress(params, wants_progress.then_some(id), stateless);
         self.0.link.exchange(method, dress, &exchange).await
+    }
+
+    /// Hears about a resource from now on.
+    ///
+    /// # Errors
+    /// When the upstream does not tell of it, or is told to tell of too many.
+    pub async fn watch(&self, uri: &str, exchange: Exchange<'_>) -> Result<Watch, UpstreamError> {
+        let Inner { link, watches, server, abilities, .. } = &*self.0;
+        let watcher = Watcher {
+            link: Arc::clone(link),
+            watches: Arc::clone(watches),
+            era: server.era,
+            abilities: abilities.clone(),
+        };
+        watcher.watch(uri, exchange).await
     }
 
     /// Whether nothing more can be sent.

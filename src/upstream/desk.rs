@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::AbortHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,9 @@ use crate::call::{NoAnswer, Passing, Relay};
 /// How many questions of an upstream may wait for their answers during one request.
 const QUESTIONS_MAX: usize = 16;
 
+/// Which subscription a notification is of (MCP 2026-07-28 subscriptions).
+const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+
 /// All that waits on one connection.
 pub(super) struct Desk {
     bounds: Bounds,
@@ -38,8 +41,12 @@ pub(super) struct Desk {
 #[derive(Default)]
 struct State {
     waiting: HashMap<i64, Waiting>,
-    /// The request that is only there to hear of changes.
-    background: Option<i64>,
+    /// The requests that are only there to hear of changes.
+    background: BTreeSet<i64>,
+    /// Which of them wait to hear what the upstream is going to tell of.
+    unacknowledged: HashMap<i64, oneshot::Sender<Vec<String>>>,
+    /// The resources that somebody wants to hear about, and how often each has changed.
+    watched: HashMap<String, watch::Sender<u64>>,
     /// Whether a request was given up after it was sent.
     has_given_up: bool,
     /// Changes that found no room among the events; they are told when there is some.
@@ -133,9 +140,31 @@ impl Desk {
         self.is_idle() && !self.lock().has_given_up
     }
 
-    /// Says which request is only there to hear of changes.
+    /// Says that a request is only there to hear of changes.
     pub(super) fn set_background(&self, id: i64) {
-        self.lock().background = Some(id);
+        self.lock().background.insert(id);
+    }
+
+    /// Hears which resources the upstream is going to tell of on a request.
+    pub(super) fn await_acknowledgement(&self, id: i64, acknowledged: oneshot::Sender<Vec<String>>) {
+        self.lock().unacknowledged.insert(id, acknowledged);
+    }
+
+    /// Hears of a resource from now on.
+    pub(super) fn watch(&self, uri: &str, told: watch::Sender<u64>) {
+        self.lock().watched.insert(uri.to_owned(), told);
+    }
+
+    /// Hears of it no longer.
+    pub(super) fn unwatch(&self, uri: &str) {
+        self.lock().watched.remove(uri);
+    }
+
+    /// Tells that a resource is another, where somebody wants to hear of it.
+    pub(super) fn tell(&self, uri: &str) {
+        if let Some(told) = self.lock().watched.get(uri) {
+            told.send_modify(|times| *times = times.wrapping_add(1));
+        }
     }
 
     /// Answers a request. Nobody may wait for it any more.
@@ -280,11 +309,21 @@ impl Desk {
             "notifications/resources/list_changed" => self.tell_change("resources"),
             "notifications/resources/updated" => {
                 if let Some(Value::String(uri)) = params.remove("uri") {
-                    let _ = self.events.try_send(Event::ResourceUpdated(uri));
+                    self.tell(&uri);
                 }
             }
+            "notifications/subscriptions/acknowledged" => self.acknowledged(&params, source),
             _ => {}
         }
+    }
+
+    fn acknowledged(&self, params: &Map<String, Value>, source: Source) {
+        let id = params.get("_meta").and_then(|meta| meta.get(SUBSCRIPTION_ID)).and_then(Value::as_i64);
+        let Some(id) = id.filter(|id| source.may_be_about(*id)) else { return };
+        let Some(waiting) = self.lock().unacknowledged.remove(&id) else { return };
+        let accepted = params.get("notifications").and_then(|it| it.get("resourceSubscriptions"));
+        let accepted = accepted.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let _ = waiting.send(accepted.iter().filter_map(|uri| uri.as_str().map(str::to_owned)).collect());
     }
 
     /// Tells that a list has changed. That must not get lost, and must not be waited for.
@@ -342,7 +381,7 @@ impl State {
     }
 
     fn in_front(&self) -> impl Iterator<Item = i64> {
-        self.waiting.keys().copied().filter(|id| Some(*id) != self.background)
+        self.waiting.keys().copied().filter(|id| !self.background.contains(id))
     }
 
     /// Ends the asking of a question that the upstream has withdrawn.
@@ -386,6 +425,8 @@ impl Waiting {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.desk.lock();
+        state.background.remove(&self.id);
+        state.unacknowledged.remove(&self.id);
         if let Some(waiting) = state.waiting.remove(&self.id) {
             state.has_given_up |= self.sent.load(Ordering::Acquire);
             waiting.end_questions();

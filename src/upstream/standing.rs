@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    Connection, Event, Pool, PoolBounds, Reached, Taken, UpstreamError,
+    Connection, Event, Pool, PoolBounds, Reached, ServerFacts, Taken, UpstreamError,
     pin::{Difference, Fit, definition_digest, difference, fit_by, instructions_digest},
 };
 use crate::{
@@ -116,6 +116,8 @@ pub struct Standing {
     pub state: State,
     /// When its tools were last held against the pins.
     pub checked: Option<Timestamp>,
+    /// Whether it knows what arguments could be; nothing where it has not been asked yet.
+    pub completes: Option<bool>,
     /// All its tools, where its instructions are not what was reviewed.
     pub instructions: Option<Arc<Quarantine>>,
     /// Its tools that are not what was reviewed, by their name there and the definition that was reviewed.
@@ -441,7 +443,7 @@ impl Upstream {
             listings.insert(kind, listing);
         }
         let instructions = connection.server().instructions.as_deref();
-        self.judge(&listings, instructions, connection.server().version).await;
+        self.judge(&listings, connection.server()).await;
         let digests = self.tools.iter().filter_map(|pin| match pin.fit(&listings) {
             Fit::Fits => Some(((pin.kind, pin.tool.clone()), pin.definition)),
             Fit::Changed(_) | Fit::Ambiguous | Fit::Missing => None,
@@ -463,13 +465,14 @@ impl Upstream {
     }
 
     /// Holds listings against all pins. What is new is on record when this returns.
-    async fn judge(&self, listings: &Listings, instructions: Option<&str>, version: &'static str) {
+    async fn judge(&self, listings: &Listings, server: &ServerFacts) {
         let now = Timestamp::now();
-        let of_all = self.judge_instructions(instructions, now);
+        let of_all = self.judge_instructions(server.instructions.as_deref(), now);
         let found: Vec<_> = self.tools.iter().map(|pin| (pin, judge_tool(listings, pin, now))).collect();
         let new = self.change(|standing| {
-            standing.state = State::Connected { version };
+            standing.state = State::Connected { version: server.version };
             standing.checked = Some(now);
+            standing.completes = Some(server.capabilities.contains_key("completions"));
             let mut new = Vec::new();
             if let (None, Some(quarantine)) = (&standing.instructions, of_all) {
                 standing.instructions = Some(Arc::clone(&quarantine));
@@ -617,7 +620,7 @@ async fn attend(upstream: Weak<Upstream>, wake: Arc<Notify>, mut heard: mpsc::Re
             Some(Event::ListChanged(list)) if upstream.kinds().iter().any(|kind| kind.family() == list) => {
                 upstream.generation.fetch_add(1, Ordering::AcqRel);
             }
-            Some(Event::ListChanged(_) | Event::ResourceUpdated(_)) => continue,
+            Some(Event::ListChanged(_)) => continue,
             Some(Event::Closed) | None => {}
         }
         pause = upstream.look().await;

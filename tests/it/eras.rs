@@ -75,12 +75,13 @@ async fn a_list_of_many_tools_comes_in_pages_and_in_the_same_order_each_time() {
 async fn what_is_offered_is_what_there_is() {
     let gate = Gate::serve(project()).await;
     let found = gate.send(Era::Modern, Some(&key("bot")), "server/discover", json!({})).await.json();
-    assert_eq!(found["result"]["capabilities"], json!({ "logging": {}, "tools": {} }), "{found}");
-    for method in
-        ["prompts/list", "resources/list", "completion/complete", "subscriptions/listen", "tasks/get"]
-    {
+    assert_eq!(
+        found["result"]["capabilities"],
+        json!({ "logging": {}, "tools": { "listChanged": true } }),
+        "{found}"
+    );
+    for method in ["prompts/list", "resources/list", "completion/complete", "tasks/get"] {
         let params = match method {
-            "subscriptions/listen" => json!({ "notifications": {} }),
             "tasks/get" => json!({ "taskId": "t" }),
             _ => json!({}),
         };

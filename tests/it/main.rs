@@ -66,5 +66,6 @@ mod sources;
 mod tls;
 mod module_order;
 mod naughty;
+mod notices;
 mod schema_suite;
 mod upstreams;

@@ -83,9 +83,15 @@ impl Pipe {
     fn ask(&mut self, method: &str, params: Value) -> Value {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         writeln!(self.input, "{request}").unwrap();
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line:?}"))
+        loop {
+            let mut line = String::new();
+            self.output.read_line(&mut line).unwrap();
+            let message: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line:?}"));
+            // Beside its answers a client hears that a list is another.
+            if message.get("id").is_some() {
+                return message;
+            }
+        }
     }
 
     fn read(&mut self, uri: &str) -> Value {

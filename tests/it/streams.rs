@@ -40,7 +40,10 @@ async fn session(gate: &Wire, client: &str) -> String {
     });
     let begun = answer(gate.request(Era::Legacy, "initialize", params).bearer_auth(key(client))).await;
     assert_eq!(begun.status, 200, "{}", begun.text());
-    assert_eq!(begun.json()["result"]["capabilities"], json!({ "logging": {}, "tools": {} }));
+    assert_eq!(
+        begun.json()["result"]["capabilities"],
+        json!({ "logging": {}, "tools": { "listChanged": true } })
+    );
     begun.headers["mcp-session-id"].to_str().unwrap().to_owned()
 }
 

@@ -63,6 +63,7 @@ fn arguments(said: &Said<'_>) -> Result<Vec<PromptArgumentSpec>, String> {
             title: text("title"),
             description: text("description"),
             required: raw.get("required").and_then(Value::as_bool).unwrap_or(false),
+            suggestions: Vec::new(),
         });
     }
     Ok(arguments)

@@ -12,7 +12,7 @@ use rmcp::{
     service::RequestContext,
 };
 
-use super::{Again, Handler, LIST_TTL_MS, unspoken};
+use super::{Again, Handler, LIST_TTL_MS, List, unspoken};
 use crate::{
     call::CallKind,
     catalog::Tool,
@@ -75,9 +75,11 @@ impl Handler {
         context: Context,
     ) -> Result<ListPromptsResult, ErrorData> {
         self.spoken("prompts/list")?;
+        self.attend(&context);
         let shown = self.shown(&context);
         let digest = self.gateway.rules().digest.clone();
         let all = self.gateway.list_prompts(&shown.proof, shown.origin.source).await.map_err(|_| nobody())?;
+        self.saw(List::Prompts, &all);
         let (some, next) = paged(&digest, all, cursor)?;
         let mut list =
             ListPromptsResult::with_all_items(some.iter().filter_map(|tool| wire_prompt(tool)).collect());
@@ -113,10 +115,13 @@ impl Handler {
     }
 
     async fn readable(&self, context: &Context) -> Result<(Vec<Arc<Tool>>, String), ErrorData> {
+        self.attend(context);
         let shown = self.shown(context);
         let digest = self.gateway.rules().digest.clone();
         let all = self.gateway.list_resources(&shown.proof, shown.origin.source).await;
-        Ok((all.map_err(|_| nobody())?, digest))
+        let all = all.map_err(|_| nobody())?;
+        self.saw(List::Resources, &all);
+        Ok((all, digest))
     }
 }
 
