@@ -79,7 +79,7 @@ use crate::{
 
 pub use edge::EdgeError;
 pub use error::CallError;
-pub use reply::{Answer, Notice, Reply};
+pub use reply::{Answer, Fault, Notice, Reply};
 pub use view::{ListDigest, Turns, View, WatchPlace};
 
 /// The gate: one release at a time, and what it works with.

@@ -66,5 +66,6 @@ pub use tool::{
 };
 pub use units::{Age, ByteSize, Rate, TimeSpan, UnitError};
 pub use upstream::{EnvValue, ProgramSpec, RemoteSpec, UpstreamSpec};
+pub(crate) use uri::URI_BYTES_MAX;
 pub use uri::{ResourceUri, UriError, UriTemplate};
 pub use yaml::{Positions, position, read, read_value};

@@ -107,9 +107,10 @@ impl Planned {
     /// Takes what the caller brings to a call that asked it something. A state is good once: it is used up here.
     async fn resume(&mut self, rounds: &Rounds, release: &str) -> Result<(), RoundError> {
         let Some(retry) = &self.retry else { return Ok(()) };
+        // Whoever was asked was given a state, also where the server wanted none. Without one it is a first call,
+        // whose answers are to nothing that was asked, and stay here.
+        let Some(sealed) = &retry.state else { return Ok(()) };
         let Outgoing::Mcp(call) = &self.outgoing else { return Err(RoundError::Foreign) };
-        // Whoever was asked was given a state, also where the server wanted none.
-        let sealed = retry.state.as_ref().ok_or(RoundError::Foreign)?;
         let state = rounds.resume(&self.round(release), sealed, Timestamp::now()).await?;
         let resumed = Resumed { responses: retry.responses.clone(), state };
         self.outgoing = Outgoing::Mcp(call.resume(resumed));

@@ -21,8 +21,9 @@ use crate::{
 
 /// Between two messages of a tool that runs for a while.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long the tool takes whose stream is closed before.
-const RECONNECTION: Duration = Duration::from_millis(400);
+/// How long the tool takes whose stream is closed before. Longer than the caller is asked to wait before it comes back:
+/// an answer that is there by then is lost.
+const RECONNECTION: Duration = Duration::from_secs(1);
 
 impl Upstream {
     pub(crate) async fn call(

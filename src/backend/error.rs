@@ -100,6 +100,12 @@ pub enum BackendError {
     /// Another MCP server asks the caller what it may not, or what cannot be asked, or too often.
     #[error("the upstream asks the caller what it may not ask, or what nobody is there to answer")]
     Asks,
+    /// Another MCP server has to ask the caller what it cannot answer.
+    #[error("the upstream has to ask the caller for {}, which it cannot answer", needs.join(", "))]
+    Unable {
+        /// The abilities that the caller lacks (MCP `ClientCapabilities`).
+        needs: Vec<&'static str>,
+    },
     /// The answer is not the gzip that it says it is.
     #[error("the backend's answer is not one whole gzip member")]
     Undecodable,
@@ -151,6 +157,7 @@ impl BackendError {
             | Self::Encoded
             | Self::NotMcp
             | Self::Asks
+            | Self::Unable { .. }
             | Self::Undecodable => true,
         }
     }
@@ -168,6 +175,8 @@ impl BackendError {
                 UpstreamError::Refused { code, .. } => !matches!(code, -32602..=-32600),
                 _ => error.sent(),
             },
+            // MCP 2026-07-28, "Capability negotiation": such a request is refused, and not begun.
+            Self::Unable { .. } => false,
             _ => self.sent(),
         }
     }
@@ -215,6 +224,7 @@ impl BackendError {
             },
             Self::NotMcp => "upstream_no_result",
             Self::Asks => "upstream_asks",
+            Self::Unable { .. } => "missing_ability",
             Self::Undecodable => "backend_undecodable",
         }
     }
@@ -242,6 +252,9 @@ impl BackendError {
             },
             Self::Asks => {
                 "the tool asks for something that it may not ask, or that you cannot answer".to_owned()
+            }
+            Self::Unable { needs } => {
+                format!("the call needs a client that can be asked for {}", needs.join(", "))
             }
             Self::Egress { .. }
             | Self::Unreachable

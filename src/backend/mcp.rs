@@ -22,6 +22,9 @@ use crate::{
 /// How often a server may ask a caller in band, who cannot be asked by a result.
 const ROUNDS_MAX: usize = 8;
 
+/// The JSON-RPC error of a server that has to ask a client what that cannot answer (MCP 2026-07-28).
+const MISSING_CAPABILITY: i64 = -32021;
+
 /// What one call leaves on.
 pub(super) struct Leaving<'a> {
     pub(super) committed: &'a Committed,
@@ -60,11 +63,11 @@ pub(super) async fn call(
         let body = read(backend.kind, answer.result).ok_or(BackendError::NotMcp)?;
         match (body, relay) {
             (Body::Questions(questions), Some(relay)) if relay.era() == Era::Session => {
-                allowed(&questions, &backend.asks)?;
+                allowed(&questions, &abilities)?;
                 resumed = Some(ask(relay, questions, deadline, leaving).await?);
             }
             (Body::Questions(questions), Some(_)) => {
-                allowed(&questions, &backend.asks)?;
+                allowed(&questions, &abilities)?;
                 return Ok(Answer { status: None, body: Body::Questions(questions), bytes, peer });
             }
             // Nobody is there who could be asked.
@@ -95,7 +98,10 @@ async fn exchange(
         departure: Some(leaving.departure),
     };
     let answered = connection.request(backend.kind.method(), params, exchange).await;
-    answered.map_err(|error| of_upstream(error, leaving.timeout))
+    answered.map_err(|error| match needs(&error, &backend.asks, leaving.committed.relay.as_ref()) {
+        Some(needs) => BackendError::Unable { needs },
+        None => of_upstream(error, leaving.timeout),
+    })
 }
 
 /// What of the caller's abilities the manifest lets the server use.
@@ -107,6 +113,23 @@ fn abilities(relay: Option<&Relay>, asks: &[Ask]) -> Map<String, Value> {
     };
     asks.iter().filter_map(of_ask).collect()
 }
+
+/// The abilities for want of which a server refuses a call, where the caller can be told so: those that the manifest
+/// lets the server use, and the caller lacks. One that the caller does not lack, or that would not help it, is none.
+fn needs(error: &UpstreamError, asks: &[Ask], relay: Option<&Relay>) -> Option<Vec<&'static str>> {
+    let UpstreamError::Refused { code: MISSING_CAPABILITY, data: Some(data), .. } = error else {
+        return None;
+    };
+    let relay = relay.filter(|relay| relay.era() == Era::Stateless)?; // the older era has no such error
+    let wanted = data.get("requiredCapabilities")?.as_object()?;
+    let mut lacking: Vec<&'static str> = asks.iter().map(|ask| ability(*ask)).collect();
+    lacking.retain(|name| !relay.abilities().contains_key(*name));
+    let needs: Option<Vec<_>> =
+        wanted.keys().map(|name| lacking.iter().copied().find(|one| name == one)).collect();
+    needs.filter(|needs| !needs.is_empty())
+}
+
+const ASKS: [Ask; 3] = [Ask::Sampling, Ask::Elicitation, Ask::Roots];
 
 const fn ability(ask: Ask) -> &'static str {
     match ask {
@@ -195,11 +218,11 @@ fn complete(kind: UpstreamKind, mut result: Map<String, Value>) -> Option<Body> 
     }
 }
 
-/// Whether all that is asked is what the manifest lets the server ask.
-fn allowed(questions: &Questions, asks: &[Ask]) -> Result<(), BackendError> {
+/// Whether all that is asked is what the server was told that it can ask.
+fn allowed(questions: &Questions, told: &Map<String, Value>) -> Result<(), BackendError> {
     let is_allowed = |question: &Value| {
         let asked = question.get("method").and_then(Value::as_str);
-        asks.iter().any(|ask| asked == Some(method(*ask)))
+        ASKS.into_iter().any(|ask| asked == Some(method(ask)) && told.contains_key(ability(ask)))
     };
     if questions.requests.values().all(is_allowed) { Ok(()) } else { Err(BackendError::Asks) }
 }
@@ -215,8 +238,7 @@ async fn ask(
     let mut responses = Map::new();
     for (key, question) in requests {
         let asked = question.get("method").and_then(Value::as_str).unwrap_or_default();
-        let asked =
-            [Ask::Sampling, Ask::Elicitation, Ask::Roots].map(method).into_iter().find(|m| *m == asked);
+        let asked = ASKS.map(method).into_iter().find(|m| *m == asked);
         let asked = asked.ok_or(BackendError::Asks)?;
         let params = question.get("params").and_then(Value::as_object).cloned().unwrap_or_default();
         let answered = tokio::select! {
@@ -322,16 +344,40 @@ mod tests {
     }
 
     #[test]
-    fn a_server_asks_what_its_manifest_lets_it_ask_and_no_more() {
+    fn a_server_asks_what_it_was_told_that_it_may_and_no_more() {
         let ask = |method: &str| Questions {
             requests: json!({ "k": { "method": method } }).as_object().unwrap().clone(),
             state: None,
         };
-        assert!(allowed(&ask("elicitation/create"), &[Ask::Roots, Ask::Elicitation]).is_ok());
+        let told = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), json!({}))).collect();
+        assert!(allowed(&ask("elicitation/create"), &told(&["roots", "elicitation"])).is_ok());
         for method in ["sampling/createMessage", "tools/call", ""] {
-            assert_eq!(allowed(&ask(method), &[Ask::Elicitation]), Err(BackendError::Asks), "{method}");
+            assert_eq!(allowed(&ask(method), &told(&["elicitation"])), Err(BackendError::Asks), "{method}");
         }
-        assert_eq!(allowed(&ask("roots/list"), &[]), Err(BackendError::Asks));
+        assert_eq!(allowed(&ask("roots/list"), &Map::new()), Err(BackendError::Asks));
+    }
+
+    #[test]
+    fn a_caller_is_told_what_it_lacks_where_its_having_it_would_help() {
+        let refused =
+            |code, data: Value| UpstreamError::Refused { code, message: "m".into(), data: Some(data) };
+        let wants = |data: Value| refused(MISSING_CAPABILITY, json!({ "requiredCapabilities": data }));
+        let (caller, _passing) =
+            Relay::new(Era::Stateless, json!({ "roots": {} }).as_object().unwrap().clone(), false);
+        let needs = |error| needs(&error, &[Ask::Sampling, Ask::Roots], Some(&caller));
+        assert_eq!(needs(wants(json!({ "sampling": { "tools": {} } }))), Some(vec!["sampling"]));
+        for (error, why) in [
+            (wants(json!({ "elicitation": {} })), "its manifest does not let the server ask for it"),
+            (wants(json!({ "sampling": {}, "elicitation": {} })), "nor for both"),
+            (wants(json!({ "roots": {} })), "the caller has it"),
+            (wants(json!({})), "nothing is wanted"),
+            (refused(-32602, json!({ "requiredCapabilities": { "sampling": {} } })), "another error"),
+            (refused(MISSING_CAPABILITY, json!(["sampling"])), "no list of abilities"),
+        ] {
+            assert_eq!(needs(error), None, "{why}");
+        }
+        let (older, _passing) = Relay::new(Era::Session, Map::new(), false);
+        assert_eq!(super::needs(&wants(json!({ "sampling": {} })), &[Ask::Sampling], Some(&older)), None);
     }
 
     #[test]

@@ -5,10 +5,13 @@ use serde_json::Value;
 use super::CallError;
 use crate::{
     audit::AuditError,
+    backend::{BackendError, ExecuteError},
     call::{CallId, Outcome, Refusal as _, Trail},
     catalog::AdmitError,
     hygiene,
     output::{Content, Released, Removal},
+    plan::Unsendable,
+    rounds::RoundError,
 };
 
 /// Longer messages are cut.
@@ -45,7 +48,18 @@ pub enum Notice {
         code: &'static str,
         /// The reason in a sentence.
         message: String,
+        /// What is at fault, where the protocol has an error of its own for that.
+        fault: Option<Fault>,
     },
+}
+
+/// What is wrong with a request that is its client's to mend, and not its model's.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// A parameter that no model writes, such as `requestState`.
+    Params,
+    /// The client lacks these abilities (MCP `ClientCapabilities`), and the call needs them.
+    Abilities(Vec<&'static str>),
 }
 
 impl Reply {
@@ -72,8 +86,8 @@ impl Reply {
                 | AdmitError::UnknownResource { .. }
                 | AdmitError::UnknownPrompt { .. },
             )) => Notice::Unknown(message),
-            Some(error) => Notice::Refused { code: error.code(), message },
-            None => Notice::Refused { code: "failed", message },
+            Some(error) => Notice::Refused { code: error.code(), message, fault: fault(error) },
+            None => Notice::Refused { code: "failed", message, fault: None },
         };
         let outcome = error.map_or(Outcome::Failed, |error| error.outcome());
         Self { id: Some(trail.id), outcome, body: Err(body) }
@@ -82,8 +96,20 @@ impl Reply {
     /// The reply to a call whose outcome is not on record: it carries no answer.
     pub(super) fn unrecorded(trail: &Trail, error: &AuditError) -> Self {
         tracing::error!(call = %trail.id, %error, "the outcome of a call is not on record, and its answer stays here");
-        let notice = Notice::Refused { code: error.code(), message: error.public_message() };
+        let notice = Notice::Refused { code: error.code(), message: error.public_message(), fault: None };
         Self { id: None, outcome: Outcome::Withheld, body: Err(notice) }
+    }
+}
+
+fn fault(error: &CallError) -> Option<Fault> {
+    match error {
+        CallError::Plan(Unsendable::Round(RoundError::Foreign | RoundError::Expired | RoundError::Used)) => {
+            Some(Fault::Params)
+        }
+        CallError::Execute(ExecuteError::Backend { source: BackendError::Unable { needs }, .. }) => {
+            Some(Fault::Abilities(needs.clone()))
+        }
+        _ => None,
     }
 }
 

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    BackendSpec, CredentialChoice, Deliberate, Digest, Effects, McpBackend, Offer, OwnBackend, OwnContent,
-    Reach, Scope, ServiceName, TextRules, ToolLimits, ToolManifest, ToolName, ToolRecord, UpstreamKind,
-    Yields,
+    Ask, BackendSpec, CredentialChoice, Deliberate, Digest, Effects, McpBackend, Offer, OwnBackend,
+    OwnContent, Reach, Scope, ServiceName, TextRules, ToolLimits, ToolManifest, ToolName, ToolRecord,
+    UpstreamKind, Yields,
 };
 
 /// How long an argument of a prompt may be.
@@ -101,6 +101,9 @@ pub struct McpPromptBackend {
     pub prompt: String,
     /// The digest of the whole prompt, as the upstream listed it when it was reviewed.
     pub definition: Digest,
+    /// What the upstream may ask the caller on the way. Left out, nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<Ask>,
 }
 
 /// The messages of a prompt.
@@ -207,7 +210,7 @@ impl PromptManifest {
                     upstream: mcp.upstream.clone(),
                     tool: mcp.prompt.clone(),
                     definition: mcp.definition,
-                    asks: Vec::new(),
+                    asks: mcp.asks.clone(),
                     kind: UpstreamKind::Prompt,
                 };
                 (BackendSpec::Mcp(mcp), Reach::External)

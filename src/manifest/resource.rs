@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    BackendSpec, CredentialChoice, Deliberate, Digest, Effects, McpBackend, Offer, OwnBackend, OwnContent,
-    Reach, ResourceUri, Scope, ServiceName, TextRule, TextRules, ToolLimits, ToolManifest, ToolName,
-    ToolRecord, UpstreamKind, UriTemplate, Yields, uri::URI_BYTES_MAX,
+    Ask, BackendSpec, CredentialChoice, Deliberate, Digest, Effects, McpBackend, Offer, OwnBackend,
+    OwnContent, Reach, ResourceUri, Scope, ServiceName, TextRule, TextRules, ToolLimits, ToolManifest,
+    ToolName, ToolRecord, UpstreamKind, UriTemplate, Yields, uri::URI_BYTES_MAX,
 };
 
 /// One resource, or one template of resources: what a client sees of it, and where it is read.
@@ -78,6 +78,9 @@ pub struct McpResourceBackend {
     pub upstream: ServiceName,
     /// The digest of the whole resource, or template, as the upstream listed it when it was reviewed.
     pub definition: Digest,
+    /// What the upstream may ask the caller on the way. Left out, nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<Ask>,
 }
 
 /// A file of the project.
@@ -144,7 +147,7 @@ impl ResourceManifest {
                 upstream: mcp.upstream.clone(),
                 tool: self.written().to_owned(),
                 definition: mcp.definition,
-                asks: Vec::new(),
+                asks: mcp.asks.clone(),
                 kind: if self.uri.is_some() { UpstreamKind::Resource } else { UpstreamKind::Template },
             }),
             ResourceBackend::File(file) => {

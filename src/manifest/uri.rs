@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// How long the URI of a resource may be.
-pub(super) const URI_BYTES_MAX: usize = 2_048;
+pub(crate) const URI_BYTES_MAX: usize = 2_048;
 /// How many variables a template may have.
 const VARIABLES_MAX: usize = 8;
 

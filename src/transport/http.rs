@@ -4,6 +4,9 @@
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
+use http::Request;
+use http_body_util::Full;
+use hyper::body::Bytes;
 use rmcp::transport::streamable_http_server::{
     StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
 };
@@ -13,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     front::Front,
     mcp::{Handler, Listening, Peer},
+    media::prefers_stream,
+    refusal::Answer,
     seats::Seats,
     serve::{self, Bounds},
     sessions::Sessions,
@@ -21,8 +26,13 @@ use super::{
 };
 use crate::{gateway::Gateway, manifest::HttpListener};
 
+type Service = StreamableHttpService<Handler, NeverSessionManager>;
+
 /// The protocol behind the front, for requests that stand for themselves.
-pub(super) type Protocol = StreamableHttpService<Handler, NeverSessionManager>;
+pub(super) struct Protocol {
+    json: Service,
+    stream: Service,
+}
 
 /// Why the listener does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +99,7 @@ impl HttpServer {
         let (sessions, _sweeper) = Sessions::start(Arc::clone(&gateway), stop.clone());
         let (seats, _looking) = Seats::start(Arc::clone(&gateway), self.settings.connections);
         let streams = self.settings.sse.then(|| Arc::new(Streams::new(stop.clone())));
-        let protocol = protocol(Arc::clone(&gateway), &self.settings, stop.clone());
+        let protocol = Protocol::new(&gateway, &self.settings, &stop);
         let front = Front::new(gateway, &self.settings, protocol, sessions, seats, streams.clone());
         let bounds = Bounds {
             connections_max: self.settings.connections,
@@ -103,17 +113,35 @@ impl HttpServer {
     }
 }
 
-fn protocol(gateway: Arc<Gateway>, settings: &HttpListener, stop: CancellationToken) -> Protocol {
+impl Protocol {
+    fn new(gateway: &Arc<Gateway>, settings: &HttpListener, stop: &CancellationToken) -> Self {
+        let listening = Listening::until(stop.clone());
+        let service = |is_json| service(Arc::clone(gateway), settings, is_json, Arc::clone(&listening));
+        Self { json: service(true), stream: service(false) }
+    }
+
+    /// Answers a request in the form that its client would rather have.
+    pub(super) async fn handle(&self, request: Request<Full<Bytes>>) -> Answer {
+        let service = if prefers_stream(request.headers()) { &self.stream } else { &self.json };
+        service.handle(request).await
+    }
+}
+
+fn service(
+    gateway: Arc<Gateway>,
+    settings: &HttpListener,
+    is_json: bool,
+    listening: Arc<Listening>,
+) -> Service {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
-        .with_json_response(true)
+        .with_json_response(is_json)
         // The front has judged both, more strictly.
         .disable_allowed_hosts()
         .disable_allowed_origins()
         .with_max_request_body_bytes(settings.body.bytes())
         // Not the listener's: that would cancel the calls that are to finish.
         .with_cancellation_token(CancellationToken::new());
-    let listening = Listening::until(stop);
     let factory =
         move || Ok(Handler::new(Arc::clone(&gateway), Peer::Http).listening(Arc::clone(&listening)));
     StreamableHttpService::new(factory, Arc::new(NeverSessionManager::default()), config)

@@ -21,7 +21,7 @@ use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
         CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
-        CustomRequest, CustomResult, GetPromptRequestParams, GetPromptResponse, Implementation,
+        CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, Implementation,
         InputResponses, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
         PaginatedRequestParams, PromptsCapability, ReadResourceRequestParams, ReadResourceResponse,
         ResourcesCapability, ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter,
@@ -80,6 +80,10 @@ const SPOKEN: [&str; 15] = [
     "tools/call",
     "tools/list",
 ];
+
+/// Those of them that only revisions with sessions have.
+const SPOKEN_IN_SESSIONS: [&str; 5] =
+    ["initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"];
 
 /// Why a method is none that is spoken here: a release without resources, or without prompts, does not speak of them.
 pub(super) fn unspoken(gateway: &Gateway, method: &str) -> Option<Refusal> {
@@ -342,8 +346,11 @@ impl ServerHandler for Handler {
     async fn set_level(
         &self,
         request: rmcp::model::SetLevelRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
+        if relay::era(&context) == Era::Stateless {
+            return Err(unknown_method("logging/setLevel"));
+        }
         // Without a session there is nothing that it could be set for.
         if let Some(session) = &self.session {
             session.set_level(Wanted::from(request.level));
@@ -446,6 +453,9 @@ impl Handler {
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let CustomRequest { method, params, .. } = request;
+        if relay::era(&context) == Era::Stateless && SPOKEN_IN_SESSIONS.contains(&method.as_str()) {
+            return Err(unknown_method(&method));
+        }
         self.spoken(&method)?;
         let message = "the parameters do not fit the method";
         let said = |key: &str| {
@@ -462,6 +472,10 @@ impl Handler {
         }
         Err(ErrorData::invalid_params(message, None))
     }
+}
+
+fn unknown_method(method: &str) -> ErrorData {
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("unknown method `{method}`"), None)
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     lane::{self, EventId, Lane},
     mcp::{self, Handler, Outlet, Peer},
+    media::prefers_stream,
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal},
     room::Place,
 };
@@ -122,13 +123,14 @@ impl Sessions {
         let session = self.of(run);
         match serde_json::from_slice(body).map_err(|_| no_message())? {
             JsonRpcMessage::Request(request) => {
-                let (id, version) = (request.id.clone(), version(&parts.headers));
+                let (id, version) = (request.id.clone(), session.version(&parts.headers));
+                let at_once = prefers_stream(&parts.headers);
                 let mut message = ClientJsonRpcMessage::Request(request);
                 message.insert_extension(parts);
                 let handler =
                     Handler::new(Arc::clone(&self.gateway), Peer::Http).within(Arc::clone(&session.settings));
                 let lane = session.serve(&id, message, handler, version.as_ref(), place)?;
-                Ok(session.answer(lane, version.as_ref()).await)
+                Ok(session.answer(lane, version.as_ref(), at_once).await)
             }
             JsonRpcMessage::Notification(notification) => {
                 if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
@@ -166,7 +168,7 @@ impl Sessions {
         };
         // A client that is refused here asks for the same again and again; one that gets nothing goes on without.
         let Some(lane) = lane else { return lane::nothing() };
-        let is_primed = after.is_none() && is_primed(version(headers).as_ref());
+        let is_primed = after.is_none() && is_primed(session.version(headers).as_ref());
         let until = if lane.number() == COMMON { self.stop.clone() } else { CancellationToken::new() };
         lane.read(after).stream(None, is_primed, until)
     }
@@ -291,6 +293,13 @@ impl Session {
         Ok(lane)
     }
 
+    /// The revision that is spoken: the one that was agreed on when the session began. Where that is not known, the
+    /// one that a request says.
+    fn version(&self, headers: &HeaderMap) -> Option<ProtocolVersion> {
+        let client = self.client.as_ref();
+        client.map(|client| agreed(&client.protocol_version)).or_else(|| version(headers))
+    }
+
     /// What the client said of itself, in the revision that it speaks now.
     fn client_as_of(&self, version: Option<&ProtocolVersion>) -> InitializeRequestParams {
         let mut client = self.client.clone().unwrap_or_else(|| {
@@ -301,9 +310,12 @@ impl Session {
         client
     }
 
-    /// The answer to a request, as JSON if it is the first thing to come and comes soon.
-    async fn answer(&self, lane: Arc<Lane>, version: Option<&ProtocolVersion>) -> Answer {
+    /// The answer to a request: a stream at once, or JSON if the answer is the first thing to come and comes soon.
+    async fn answer(&self, lane: Arc<Lane>, version: Option<&ProtocolVersion>, at_once: bool) -> Answer {
         let mut reader = lane.read(None);
+        if at_once {
+            return reader.stream(None, is_primed(version), CancellationToken::new());
+        }
         let first = match timeout(SILENCE_MAX, reader.next()).await {
             Ok(Some(event)) if event.is_last => {
                 self.forget(&lane); // it was never shown its place, and cannot ask for it again
@@ -438,6 +450,13 @@ fn outgoing(
 fn version(headers: &HeaderMap) -> Option<ProtocolVersion> {
     let text = headers.get("mcp-protocol-version")?.to_str().ok()?;
     ProtocolVersion::KNOWN_VERSIONS.iter().find(|known| known.as_str() == text).cloned()
+}
+
+/// The revision that `initialize` agreed on: the client's own, or the latest with sessions.
+fn agreed(asked: &ProtocolVersion) -> ProtocolVersion {
+    let is_known = ProtocolVersion::KNOWN_VERSIONS.contains(asked);
+    let latest = ProtocolVersion::LATEST_WITH_INITIALIZE;
+    if is_known && asked.as_str() < latest.as_str() { asked.clone() } else { latest }
 }
 
 fn is_primed(version: Option<&ProtocolVersion>) -> bool {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use rmcp::{
     ErrorData,
     model::{
-        CallToolResponse, CallToolResult, ContentBlock, InputRequiredResult, MetaObject, Tool as WireTool,
-        ToolAnnotations,
+        CallToolResponse, CallToolResult, ContentBlock, ErrorCode, InputRequiredResult, MetaObject,
+        Tool as WireTool, ToolAnnotations,
     },
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     catalog::Tool,
-    gateway::{Answer, Notice, Reply},
+    gateway::{Answer, Fault, Notice, Reply},
     manifest::{Effects, Reach},
     output::{Content, Removal},
 };
@@ -52,13 +52,31 @@ pub(super) fn wire_reply(reply: Reply) -> Result<CallToolResponse, ErrorData> {
         Ok(answer) => wire_answer(answer, &mut meta)?,
         // The same bytes whether a tool is hidden or does not exist: no id, no reason.
         Err(Notice::Unknown(message)) => return Err(ErrorData::invalid_params(message, None)),
-        Err(Notice::Refused { code, message }) => {
+        Err(Notice::Refused { code, message, fault: Some(fault) }) => {
+            meta.0.insert("callgate/code".into(), Value::String(code.into()));
+            return Err(faulty(fault, message, Value::Object(meta.0)));
+        }
+        Err(Notice::Refused { code, message, fault: None }) => {
             meta.0.insert("callgate/code".into(), Value::String(code.into()));
             CallToolResult::error(vec![ContentBlock::text(message)])
         }
     };
     result.meta = Some(meta);
     Ok(result.into())
+}
+
+/// The protocol's own error for a request that its client has to mend; `data` is told beside it.
+pub(super) fn faulty(fault: Fault, message: String, mut data: Value) -> ErrorData {
+    match fault {
+        Fault::Params => ErrorData::invalid_params(message, Some(data)),
+        Fault::Abilities(needs) => {
+            let needs: Map<String, Value> = needs.into_iter().map(|name| (name.into(), json!({}))).collect();
+            if let Some(data) = data.as_object_mut() {
+                data.insert("requiredCapabilities".into(), Value::Object(needs));
+            }
+            ErrorData::new(ErrorCode::MISSING_REQUIRED_CLIENT_CAPABILITY, message, Some(data))
+        }
+    }
 }
 
 /// An answer that went through all checks and still does not fit the protocol's types.

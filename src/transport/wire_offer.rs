@@ -10,12 +10,12 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 
-use super::wire::unspeakable;
+use super::wire::{faulty, unspeakable};
 use crate::{
     call::CallId,
     catalog::Tool,
     gateway::{Answer, Notice, Reply},
-    manifest::{BackendSpec, FileContent, Offer, OwnContent},
+    manifest::{BackendSpec, FileContent, Offer, OwnContent, URI_BYTES_MAX},
     output::Content,
 };
 
@@ -74,9 +74,11 @@ pub(super) fn wire_prompt(tool: &Tool) -> Option<Prompt> {
     Some(wire)
 }
 
-/// The reply to a read as clients see it.
-pub(super) fn wire_read(reply: Reply) -> Result<ReadResourceResponse, ErrorData> {
-    let (answer, meta) = answered(reply, ErrorData::resource_not_found)?;
+/// The reply to a read of a URI as clients see it.
+pub(super) fn wire_read(reply: Reply, uri: &str) -> Result<ReadResourceResponse, ErrorData> {
+    // MCP 2026-07-28 resources, "Error Handling". A hidden resource has the URI that was asked for, too.
+    let data = (uri.len() <= URI_BYTES_MAX).then(|| json!({ "uri": uri }));
+    let (answer, meta) = answered(reply, |message| ErrorData::resource_not_found(message, data))?;
     match answer.content {
         Content::Contents(contents) => {
             let contents = serde_json::from_value(contents).map_err(|_| unspeakable())?;
@@ -95,7 +97,7 @@ pub(super) fn wire_messages(
     reply: Reply,
     description: Option<String>,
 ) -> Result<GetPromptResponse, ErrorData> {
-    let (answer, meta) = answered(reply, ErrorData::invalid_params)?;
+    let (answer, meta) = answered(reply, |message| ErrorData::invalid_params(message, None))?;
     match answer.content {
         Content::Messages(messages) => {
             let messages = serde_json::from_value(messages).map_err(|_| unspeakable())?;
@@ -110,7 +112,7 @@ pub(super) fn wire_messages(
 
 /// The reply to a completion as clients see it.
 pub(super) fn wire_completion(reply: Reply) -> Result<CompleteResult, ErrorData> {
-    let (answer, meta) = answered(reply, ErrorData::invalid_params)?;
+    let (answer, meta) = answered(reply, |message| ErrorData::invalid_params(message, None))?;
     let Content::Completion { values, total, has_more } = answer.content else { return Err(unspeakable()) };
     let values = serde_json::from_value(values).map_err(|_| unspeakable())?;
     let total = total.and_then(|total| u32::try_from(total).ok());
@@ -123,7 +125,7 @@ pub(super) fn wire_completion(reply: Reply) -> Result<CompleteResult, ErrorData>
 
 /// The reply to what has no answer but that it was done.
 pub(super) fn wire_done(reply: Reply) -> Result<(), ErrorData> {
-    let (answer, _) = answered(reply, ErrorData::resource_not_found)?;
+    let (answer, _) = answered(reply, |message| ErrorData::resource_not_found(message, None))?;
     if matches!(answer.content, Content::Done) { Ok(()) } else { Err(unspeakable()) }
 }
 
@@ -137,7 +139,7 @@ fn asked(content: Content, meta: MetaObject) -> Result<InputRequiredResult, Erro
 /// The answer and what is told beside it; else an error, since there is no result that says that it failed.
 fn answered(
     reply: Reply,
-    unknown: fn(String, Option<Value>) -> ErrorData,
+    unknown: impl FnOnce(String) -> ErrorData,
 ) -> Result<(Answer, MetaObject), ErrorData> {
     let Reply { id, outcome, body } = reply;
     let record = id.as_ref().map(CallId::to_string);
@@ -149,11 +151,14 @@ fn answered(
             Ok((answer, meta))
         }
         // The same bytes whether it is hidden or does not exist: no id, no reason.
-        Err(Notice::Unknown(message)) => Err(unknown(message, None)),
-        Err(Notice::Refused { code, message }) => {
+        Err(Notice::Unknown(message)) => Err(unknown(message)),
+        Err(Notice::Refused { code, message, fault }) => {
             let mut data = json!({ "callgate/code": code, "callgate/outcome": outcome.word() });
             if let (Some(data), Some(record)) = (data.as_object_mut(), record) {
                 data.insert("callgate/record".into(), Value::String(record));
+            }
+            if let Some(fault) = fault {
+                return Err(faulty(fault, message, data));
             }
             // Arguments that do not fit are the protocol's own case (MCP 2026-07-28 prompts, "Error Handling").
             let number = if code == "arguments" { ErrorCode::INVALID_PARAMS } else { REFUSED };
@@ -174,12 +179,18 @@ mod tests {
     #[test]
     fn what_does_not_exist_is_said_in_the_protocols_own_code_and_what_is_refused_in_ours() {
         let unknown = || reply(Err(Notice::Unknown("unknown".into())));
-        let read = wire_read(unknown()).unwrap_err();
-        assert_eq!((read.code, read.data), (ErrorCode::RESOURCE_NOT_FOUND, None));
+        let read = wire_read(unknown(), "a:b").unwrap_err();
+        assert_eq!((read.code, read.data), (ErrorCode::RESOURCE_NOT_FOUND, Some(json!({ "uri": "a:b" }))));
+        let long = wire_read(unknown(), &"a".repeat(URI_BYTES_MAX + 1)).unwrap_err();
+        assert_eq!(long.data, None);
         let got = wire_messages(unknown(), None).unwrap_err();
         assert_eq!((got.code, got.data), (ErrorCode::INVALID_PARAMS, None));
-        let refused = reply(Err(Notice::Refused { code: "not_permitted", message: "not permitted".into() }));
-        let refused = wire_read(refused).unwrap_err();
+        let refused = reply(Err(Notice::Refused {
+            code: "not_permitted",
+            message: "not permitted".into(),
+            fault: None,
+        }));
+        let refused = wire_read(refused, "a:b").unwrap_err();
         assert_eq!(
             (refused.code, refused.data.unwrap()["callgate/code"].clone()),
             (REFUSED, json!("not_permitted"))
@@ -189,6 +200,7 @@ mod tests {
     #[test]
     fn an_answer_of_another_kind_is_none() {
         let answer = |content| reply(Ok(Answer { content, removed: Vec::new() }));
+        let wire_read = |reply| wire_read(reply, "a:b");
         assert!(wire_read(answer(Content::Messages(json!([])))).is_err());
         assert!(wire_messages(answer(Content::Contents(json!([]))), None).is_err());
         assert!(wire_read(answer(Content::Unchecked(json!({})))).is_err());

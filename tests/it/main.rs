@@ -48,6 +48,7 @@ mod replay;
 mod poison;
 mod release;
 mod revocation;
+mod rounds;
 mod identity;
 mod tokens;
 mod own_tokens;

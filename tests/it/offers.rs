@@ -220,7 +220,8 @@ fn an_upstreams_resources_and_prompts_leave_as_far_as_the_protocol_names_them() 
 fn what_is_hidden_unknown_or_ill_written_reads_alike() {
     let mut pipe = Pipe::start();
     for uri in ["docs://hidden", "docs://none", "up://page/..", "up://page/a%2Fb", "up://other", ""] {
-        let error = json!({ "code": -32002, "message": format!("unknown resource `{uri}`") });
+        let message = format!("unknown resource `{uri}`");
+        let error = json!({ "code": -32002, "message": message, "data": { "uri": uri } });
         assert_eq!(pipe.read(uri)["error"], error);
     }
     let error = json!({ "code": -32602, "message": "unknown prompt `none`" });

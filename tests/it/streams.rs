@@ -139,7 +139,7 @@ async fn a_stream_keeps_no_listener_from_stopping() {
     assert_eq!(stream.status(), 200);
     gate.stop.cancel();
     timeout(Duration::from_secs(5), &mut gate.serving).await.expect("it drains").unwrap();
-    assert_eq!(rest(stream).await, "");
+    assert_eq!(rest(stream).await, "id: 0-0\nretry: 1000\ndata: \n\n");
 }
 
 #[tokio::test]

@@ -94,14 +94,13 @@ fn mended(schema: &Map<String, Value>, what: &str, notes: &mut Vec<String>) -> M
     if let Some(dialect) = schema.get("$schema").filter(|dialect| !is_2020_12(dialect)) {
         notes.push(format!("the {what} says it is of {dialect}: read as JSON Schema 2020-12"));
     }
-    schema.retain(|name, _| name != "$schema");
+    schema.retain(|name, value| name != "$schema" || is_2020_12(value));
     schema
 }
 
 fn is_2020_12(dialect: &Value) -> bool {
-    dialect
-        .as_str()
-        .is_some_and(|dialect| dialect.starts_with("https://json-schema.org/draft/2020-12/schema"))
+    let dialect = dialect.as_str().map(|dialect| dialect.strip_suffix('#').unwrap_or(dialect));
+    dialect == Some("https://json-schema.org/draft/2020-12/schema")
 }
 
 fn strip(value: &mut Value) {
@@ -187,6 +186,18 @@ mod tests {
             (Effects::Destructive, Reach::External, Yields::Untrusted)
         );
         assert_eq!(manifest.description, "Reads a file: \"quietly\"\n# and: more");
+    }
+
+    #[test]
+    fn a_dialect_that_is_enforced_is_kept_and_others_are_not() {
+        let kept = |dialect: &str| {
+            let input = json!({ "$schema": dialect, "type": "object" });
+            draft(json!({ "name": "a", "inputSchema": input })).text.unwrap().contains("\"$schema\"")
+        };
+        assert!(kept("https://json-schema.org/draft/2020-12/schema"));
+        assert!(kept("https://json-schema.org/draft/2020-12/schema#"));
+        assert!(!kept("https://json-schema.org/draft/2020-12/schema/other"));
+        assert!(!kept("http://json-schema.org/draft-07/schema#"));
     }
 
     #[test]

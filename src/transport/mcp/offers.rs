@@ -97,7 +97,7 @@ impl Handler {
         self.spoken("resources/read")?;
         let ReadResourceRequestParams { uri, input_responses, request_state, .. } = request;
         let again = Again { responses: input_responses, state: request_state };
-        wire_read(self.carry(CallKind::resource(uri), again, context).await?)
+        wire_read(self.carry(CallKind::resource(uri.clone()), again, context).await?, &uri)
     }
 
     pub(super) async fn get(

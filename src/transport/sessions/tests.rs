@@ -149,16 +149,52 @@ async fn what_is_answered_at_once_is_json_and_what_says_something_before_is_a_st
     let message = serde_json::from_value(quiet).unwrap();
     let handler = Talkative { can_answer: true };
     let lane = session.serve(&RequestId::Number(1), message, handler, NOW, place().1).unwrap();
-    let answer = session.answer(lane, NOW).await;
+    let answer = session.answer(lane, NOW, false).await;
     assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
     assert!(session.state().done.is_empty(), "nothing that could be asked for again");
 
     let lane = begin(&session, 2, 0).unwrap();
-    let answer = session.answer(Arc::clone(&lane), NOW).await;
+    let answer = session.answer(Arc::clone(&lane), NOW, false).await;
     assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     let body = std::str::from_utf8(&body).unwrap();
     assert!(body.starts_with("id: 2-0\nretry: 1000\ndata: \n\nevent: message\nid: 2-1\ndata: {"), "{body}");
     assert!(body.contains("notifications/progress") && body.contains("\"result\""), "{body}");
     assert!(Arc::ptr_eq(&session.lane(2).unwrap(), &lane), "it can be read again");
+}
+
+#[tokio::test]
+async fn who_would_rather_have_a_stream_gets_one_whatever_the_answer_is() {
+    let session = session();
+    let quiet = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
+    let message = serde_json::from_value(quiet).unwrap();
+    let handler = Talkative { can_answer: true };
+    let lane = session.serve(&RequestId::Number(1), message, handler, NOW, place().1).unwrap();
+    let answer = session.answer(lane, NOW, true).await;
+    assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let expected = "id: 1-0\nretry: 1000\ndata: \n\nevent: message\nid: 1-1\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
+    assert_eq!(std::str::from_utf8(&body).unwrap(), expected);
+}
+
+#[test]
+fn a_session_speaks_the_version_that_it_began_with_whatever_a_request_says() {
+    let mut headers = HeaderMap::new();
+    headers.insert("mcp-protocol-version", HeaderValue::from_static("2025-03-26"));
+    let began_with = |version: &str| {
+        let mut client = session().client.clone().unwrap();
+        client.protocol_version = serde_json::from_value(json!(version)).unwrap();
+        let session = Session::new(Some(client));
+        assert_eq!(session.version(&headers), session.version(&HeaderMap::new()));
+        session.version(&headers).unwrap().to_string()
+    };
+    for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
+        assert_eq!(began_with(version), version);
+    }
+    for other in ["2026-07-28", "2030-01-01", "1999-01-01"] {
+        assert_eq!(began_with(other), "2025-11-25", "{other}");
+    }
+    let of_another_process = Session::new(None);
+    assert_eq!(of_another_process.version(&headers), Some(ProtocolVersion::V_2025_03_26));
+    assert_eq!(of_another_process.version(&HeaderMap::new()), None);
 }
