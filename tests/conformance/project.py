@@ -32,6 +32,8 @@ clients:
   conformance:
     owner: tests@example.com
     tools: ["*"]
+    resources: ["*"]
+    prompts: ["*"]
     limits: {{ rate: 6000/min }}
     keys: [{{ id: demo-support, sha256: "{DIGEST}", expires: "2035-01-01" }}]
 """
@@ -79,9 +81,11 @@ def questions():
 
 
 def as_reviewed(manifest, asks):
-    """What a reviewer would write: the upstream's own names, by which the suite calls, and what a tool may ask for."""
-    manifest = re.sub(r"(?m)^tool: upstream\.", "tool: ", manifest)
-    named = re.search(r"(?m)^tool: *(\S+)", manifest)
+    """What a reviewer would write: the upstream's own names, by which the suite calls, and what may be asked."""
+    manifest = re.sub(r"(?m)^(tool|resource|prompt): upstream\.", r"\1: ", manifest)
+    # No schema that is enforced has one: a reference is a place.
+    manifest = re.sub(r'(?m)^ *"\$anchor": .*\n', "", manifest)
+    named = re.search(r"(?m)^(?:tool|prompt): *(\S+)", manifest)
     if not named or not asks.get(named.group(1)):
         return manifest
     line = f"asks: [{', '.join(asks[named.group(1)])}]"

@@ -64,15 +64,19 @@ class Report:
         self.expected, self.problems, self.summary = expected, [], []
 
     def add(self, upstream, run, way, checks):
-        passed, failed = suite.passed(checks), suite.failures(checks)
+        scored = suite.scored(checks)
+        passed, failed = suite.passed(scored), suite.failures(checks)
+        total = passed + len(suite.failures(scored))
+        unscored = {check: said for check, said in checks.items() if check not in scored}
+        beside = [suite.passed(unscored), suite.passed(unscored) + len(suite.failures(unscored))]
         self.summary.append({
             "upstream": upstream, "run": run.name, "suite": run.version, "way": way,
-            "passed": passed, "total": passed + len(failed),
+            "passed": passed, "total": total, "not_scored": beside,
             "failures": [{**check._asdict(), "status": status, "message": message}
                          for check, (status, message) in failed.items()],
         })
-        score = f"{passed:>4}/{passed + len(failed)}"
-        print(f"{upstream:<11} {run.name:<20} {run.version:<15} {way:<7} {score}", flush=True)
+        note = f"   not scored: {beside[0]}/{beside[1]}" if unscored else ""
+        print(f"{upstream:<11} {run.name:<20} {run.version:<15} {way:<7} {passed:>4}/{total}{note}", flush=True)
 
     def direct(self, upstream, run, checks):
         self.add(upstream, run, "direct", checks)
@@ -84,17 +88,17 @@ class Report:
 
     def gate(self, upstream, run, direct, checks):
         self.add(upstream, run, "gate", checks)
-        different = suite.differences(direct, checks)
-        excused = {(entry["scenario"], entry["check"]) for entry in self.excuses(run)}
+        different = suite.differences(suite.scored(direct), suite.scored(checks))
+        excused = {(entry["scenario"], entry["check"]) for entry in self.excuses(upstream, run)}
         for check, (status, message) in different.items():
             if (check.scenario, check.id) not in excused:
                 self.problems.append(f"{upstream} {run.name} through the gate: {shown(check)}: {status}: {message}")
-        if upstream == "fixtures":
-            for scenario, check in excused - {(check.scenario, check.id) for check in different}:
-                self.problems.append(f"{run.name}: {scenario} {check} is expected to differ, and does not")
+        for scenario, check in excused - {(check.scenario, check.id) for check in different}:
+            self.problems.append(f"{upstream} {run.name}: {scenario} {check} is expected to differ, and does not")
 
-    def excuses(self, run):
-        return [entry for entry in self.expected.get("gate", []) if run.name in entry.get("runs", [run.name])]
+    def excuses(self, upstream, run):
+        return [entry for entry in self.expected.get("gate", [])
+                if entry["upstream"] == upstream and run.name in entry["runs"]]
 
     def finish(self):
         if len(self.expected.get("gate", [])) > GATE_DIFFERENCES_MAX:
@@ -115,11 +119,15 @@ def measure(run, url, upstream, way, scenarios):
     return {check: said for check, said in checks.items() if scenarios is None or check.scenario in scenarios}
 
 
-def gate(servers, bindir, upstream, url):
-    """Starts a gate before an upstream: the URL of the proxy before it, and the proxy."""
+def imported(bindir, upstream, url):
+    """Imports an upstream, as it is before anybody called it: the project, and the port of the proxy before its gate."""
     port = free_port()
     folder = RESULTS / upstream / "project"
-    config = project.make(bindir / "callgate", folder, url, f"http://127.0.0.1:{port}")
+    return project.make(bindir / "callgate", folder, url, f"http://127.0.0.1:{port}"), port
+
+
+def gate(servers, bindir, upstream, config, port):
+    """Starts a gate: the URL of the proxy before it, and the proxy."""
     command = [bindir / "callgate", "serve", "--config", config]
     found = servers.start(f"{upstream}-gate", command, r"serving http://127\.0\.0\.1:(\d+)/mcp")[1]
     return f"http://127.0.0.1:{port}/mcp", KeyProxy(port, int(found.group(1)), project.KEY)
@@ -146,11 +154,12 @@ def main():
         runs = [run for run in suite.RUNS if run.name in names and given.only in (None, run.name)]
         with Servers(RESULTS / "logs") as servers:
             url = start(servers, bindir)
+            reviewed = imported(bindir, upstream, url) if given.through_gate else None
             direct = {run.name: measure(run, url, upstream, "direct", scenarios) for run in runs}
             for run in runs:
                 report.direct(upstream, run, direct[run.name])
-            if given.through_gate:
-                behind, proxy = gate(servers, bindir, upstream, url)
+            if reviewed:
+                behind, proxy = gate(servers, bindir, upstream, *reviewed)
                 with proxy:
                     for run in runs:
                         report.gate(upstream, run, direct[run.name], measure(run, behind, upstream, "gate", scenarios))

@@ -97,8 +97,8 @@ class KeyProxy:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            pass  # whoever cancels this only waits for its end
         finally:
             for writer in (to_client, to_gate):
                 if writer:
