@@ -113,7 +113,8 @@ impl App {
         let upstreams = Upstreams::start(upstreams::pinned(&project, &egress, live)?, &notices);
         let backends = Backends::new(egress.clone(), upstreams.clone());
         let rounds = Rounds::open(&folder, Arc::clone(&runs))?;
-        let gateway = Arc::new(Gateway::new(rules, Arc::clone(&runs), identities, audit, backends, rounds));
+        let gateway = Gateway::new(rules, Arc::clone(&runs), identities, audit, backends, rounds);
+        let gateway = Arc::new(gateway.keeping(server.map(|server| server.tasks).unwrap_or_default()));
         tokio::spawn(upstreams::put_on_record(noted, Arc::downgrade(&gateway)));
         Ok(Self {
             gateway,

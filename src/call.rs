@@ -54,6 +54,8 @@ pub struct Call {
     pub relay: Option<Relay>,
     /// What the caller brings, where it makes the call again because it was asked something.
     pub retry: Option<Retry>,
+    /// Set where it may outlive its request, and cancelled when it is under way, and no answer is there yet.
+    pub outlives: Option<CancellationToken>,
 }
 
 impl Call {
@@ -62,13 +64,21 @@ impl Call {
     pub fn now(kind: CallKind, proof: Proof, origin: Origin, cancel: CancellationToken) -> Self {
         let received = Timestamp::now();
         let id = CallId::random(received);
-        Self { id, kind, proof, origin, trace: None, received, cancel, relay: None, retry: None }
+        let (trace, relay, retry, outlives) = (None, None, None, None);
+        Self { id, kind, proof, origin, trace, received, cancel, relay, retry, outlives }
     }
 
     /// The same call, with a line to its caller.
     #[must_use]
     pub fn relayed(self, relay: Relay) -> Self {
         Self { relay: Some(relay), ..self }
+    }
+
+    /// Says that it is under way, to whoever waits to answer that it outlives its request.
+    pub fn is_under_way(&self) {
+        if let Some(outlives) = &self.outlives {
+            outlives.cancel();
+        }
     }
 
     /// The same call, of the trace that a `traceparent` names.

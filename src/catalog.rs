@@ -172,6 +172,7 @@ pub struct Catalog {
     tools: BTreeMap<ToolName, Arc<Tool>>,
     resources: BTreeMap<ToolName, Arc<Tool>>,
     prompts: BTreeMap<ToolName, Arc<Tool>>,
+    has_tasks: bool,
     views: HashMap<ClientName, View>,
 }
 
@@ -190,6 +191,7 @@ impl Catalog {
     pub fn build(offers: Vec<Tool>, clients: &Clients, source: &Source) -> (Self, Vec<Problem>) {
         let mut catalog = Self::default();
         for tool in offers {
+            catalog.has_tasks |= !tool.manifest().task.is_never();
             let all = match &tool.manifest().offer {
                 Offer::Tool => &mut catalog.tools,
                 Offer::Resource(_) => &mut catalog.resources,
@@ -302,6 +304,12 @@ impl Catalog {
     #[must_use]
     pub fn offers(&self) -> (bool, bool) {
         (!self.resources.is_empty(), !self.prompts.is_empty())
+    }
+
+    /// Whether there is any tool whose calls can be answered with a task.
+    #[must_use]
+    pub const fn has_tasks(&self) -> bool {
+        self.has_tasks
     }
 
     /// The tool, resource or prompt of a name that the guards use, whoever may see it.

@@ -40,6 +40,7 @@
 mod edge;
 mod error;
 mod reply;
+mod tasks;
 mod view;
 
 use std::{
@@ -56,6 +57,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     approval::Approvals,
@@ -69,17 +71,20 @@ use crate::{
         SessionError, TokenRefusal, TokenRequest,
     },
     limits::Limits,
-    manifest::{ClientName, Label},
+    manifest::{ClientName, Label, TasksSpec},
     output::Released,
+    plan::Outgoing,
     rounds::Rounds,
     rules::Rules,
     runs::{EndReason, EndedRun, Principal, Run, RunId, Runs},
     schema::Lane,
+    tasks::Tasks,
 };
 
 pub use edge::EdgeError;
 pub use error::CallError;
 pub use reply::{Answer, Fault, Notice, Reply};
+pub use tasks::{Attended, TaskRefusal};
 pub use view::{ListDigest, Turns, View, WatchPlace};
 
 /// The gate: one release at a time, and what it works with.
@@ -97,6 +102,8 @@ pub struct Gateway {
     /// Counts the releases that were put in force.
     releases: watch::Sender<u64>,
     watching: view::Watching,
+    tasks: Tasks,
+    under_way: TaskTracker,
     /// A fault that a test plants between the intent and the request.
     #[cfg(test)]
     pub(crate) fault: std::sync::atomic::AtomicBool,
@@ -126,6 +133,8 @@ impl Gateway {
             runs,
             releases: watch::Sender::default(),
             watching: view::Watching::default(),
+            tasks: Tasks::new(TasksSpec::default()),
+            under_way: TaskTracker::new(),
             #[cfg(test)]
             fault: std::sync::atomic::AtomicBool::new(false),
         }
@@ -161,6 +170,9 @@ impl Gateway {
         let approved = trail.note(self.approvals.settle(planned))?;
         let committed = self.audit.commit(approved, trail).await;
         let committed = trail.note(committed)?;
+        if !matches!(committed.outgoing(), Outgoing::Mcp(_)) {
+            committed.is_under_way(); // another server says itself whether it takes its time
+        }
         #[cfg(test)]
         assert!(!self.fault.load(std::sync::atomic::Ordering::Relaxed), "planted");
         let executed = trail.note(self.backends.execute(&rules.routes, committed).await)?;

@@ -322,6 +322,14 @@ impl Identities {
         }
     }
 
+    /// The run that a caller's requests belong to.
+    ///
+    /// # Errors
+    /// When it has ended, is somebody else's, or cannot be found.
+    pub async fn run_of(&self, caller: &Caller, proof: &Proof, now: Timestamp) -> Result<Run, IdentityError> {
+        Ok(self.run(caller, proof, now).await?.0)
+    }
+
     /// Begins the run of a local process, and gives the proof that its calls show from then on.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ pub mod egress;
 pub mod store;
 pub mod runs;
 pub mod rounds;
+pub mod tasks;
 pub mod identity;
 pub mod catalog;
 pub mod limits;

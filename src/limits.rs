@@ -144,13 +144,7 @@ impl Limits {
     /// When a budget is spent: which one, and when to come back.
     pub fn spend(&self, admitted: Admitted) -> Result<Metered, LimitError> {
         let client = admitted.caller().client().name();
-        let budget =
-            self.clients.get(client).ok_or_else(|| LimitError::NoBudget { client: client.clone() })?;
-        budget.spend().map_err(|retry| LimitError::Client {
-            client: client.clone(),
-            rate: budget.rate.clone(),
-            retry,
-        })?;
+        self.spend_request(client)?;
         let tool = admitted.tool().name();
         if let Some(budget) = self.tools.get(client).and_then(|tools| tools.get(tool)) {
             budget.spend().map_err(|retry| LimitError::Tool {
@@ -161,6 +155,20 @@ impl Limits {
             })?;
         }
         Ok(Metered { admitted })
+    }
+
+    /// Spends one call of a client's budget, for what is asked about a call that was let through before.
+    ///
+    /// # Errors
+    /// When the budget is spent, and when to come back.
+    pub fn spend_request(&self, client: &ClientName) -> Result<(), LimitError> {
+        let budget =
+            self.clients.get(client).ok_or_else(|| LimitError::NoBudget { client: client.clone() })?;
+        budget.spend().map_err(|retry| LimitError::Client {
+            client: client.clone(),
+            rate: budget.rate.clone(),
+            retry,
+        })
     }
 }
 

@@ -21,6 +21,7 @@ mod record;
 mod resource;
 mod secret;
 mod server;
+mod task;
 mod tool;
 mod units;
 mod upstream;
@@ -60,6 +61,7 @@ pub use record::{BodiesSpec, LogOrigin, RecordSpec, ToolRecord, WitnessSpec};
 pub use resource::{AnswerText, FileBackend, McpResourceBackend, ResourceBackend, ResourceManifest};
 pub use secret::{AppRoleSpec, SecretRef, VaultPath, VaultRef, VaultSpec};
 pub use server::{BaseUrl, Listen, ServerFile, ServiceSpec, StdioListener};
+pub use task::{TaskSupport, TasksSpec};
 pub use tool::{
     Ask, BackendSpec, Binding, CredentialChoice, Deliberate, Effects, Example, HttpBackend, HttpMethod,
     McpBackend, Reach, TextRule, TextRules, ToolLimits, ToolManifest, Undo, Yields,

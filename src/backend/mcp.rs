@@ -3,6 +3,8 @@
 //! A call leaves over a connection on which the tool is what was reviewed. What the server may ask the caller
 //! during it is what the manifest lets it ask, and the caller can answer.
 
+mod tasks;
+
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
@@ -18,6 +20,8 @@ use crate::{
     plan::{OutgoingCall, Resumed},
     upstream::{self, Asks, Exchange, NotReady, Taken, UpstreamError, Upstreams, Want},
 };
+
+use tasks::{Follower, Theirs};
 
 /// How often a server may ask a caller in band, who cannot be asked by a result.
 const ROUNDS_MAX: usize = 8;
@@ -42,7 +46,10 @@ pub(super) async fn call(
 ) -> Result<Answer, BackendError> {
     let deadline = Instant::now() + leaving.timeout;
     let relay = leaving.committed.relay.as_ref();
-    let abilities = abilities(relay, &backend.asks);
+    let mut abilities = abilities(relay, &backend.asks);
+    if leaving.committed.outlives.is_some() {
+        tasks::declare(&mut abilities);
+    }
     let want = Want {
         era: relay.map_or(Era::Stateless, Relay::era),
         abilities: &abilities,
@@ -56,9 +63,23 @@ pub(super) async fn call(
     };
     let connection = ready.map_err(|error| not_ready(error, leaving.timeout))?;
     let mut resumed = outgoing.resumed().cloned();
+    let follower = Follower { connection: &connection, backend, leaving, deadline };
     for _ in 0..ROUNDS_MAX {
-        let params = params(backend, leaving.committed, resumed.as_ref());
-        let answer = exchange(&connection, params, backend, leaving, deadline).await?;
+        let answer = match Theirs::resumed(resumed.as_ref()) {
+            Some((task, responses)) => {
+                follower.answer(&task, responses).await?;
+                follower.follow(task).await?
+            }
+            None => {
+                let params = params(backend, leaving.committed, resumed.as_ref());
+                let answer =
+                    follower.first(exchange(&connection, params, backend, leaving, deadline)).await?;
+                match Theirs::of(&answer.result).filter(|_| leaving.committed.outlives.is_some()) {
+                    Some(task) => follower.follow(task).await?,
+                    None => answer,
+                }
+            }
+        };
         let (bytes, peer) = (answer.bytes, answer.peer);
         let body = read(backend.kind, answer.result).ok_or(BackendError::NotMcp)?;
         match (body, relay) {
@@ -85,7 +106,16 @@ async fn exchange(
     leaving: &Leaving<'_>,
     deadline: Instant,
 ) -> Result<upstream::Answer, BackendError> {
-    let exchange = Exchange {
+    let exchange = exchange_of(backend, leaving, deadline);
+    let answered = connection.request(backend.kind.method(), params, exchange).await;
+    answered.map_err(|error| match needs(&error, &backend.asks, leaving.committed.relay.as_ref()) {
+        Some(needs) => BackendError::Unable { needs },
+        None => of_upstream(error, leaving.timeout),
+    })
+}
+
+fn exchange_of<'a>(backend: &McpBackend, leaving: &'a Leaving<'_>, deadline: Instant) -> Exchange<'a> {
+    Exchange {
         deadline,
         cancel: &leaving.committed.cancel,
         relay: leaving.committed.relay.as_ref(),
@@ -96,12 +126,7 @@ async fn exchange(
         },
         input_schema: Some(leaving.committed.tool().input_schema()),
         departure: Some(leaving.departure),
-    };
-    let answered = connection.request(backend.kind.method(), params, exchange).await;
-    answered.map_err(|error| match needs(&error, &backend.asks, leaving.committed.relay.as_ref()) {
-        Some(needs) => BackendError::Unable { needs },
-        None => of_upstream(error, leaving.timeout),
-    })
+    }
 }
 
 /// What of the caller's abilities the manifest lets the server use.

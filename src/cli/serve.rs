@@ -118,6 +118,7 @@ async fn open(printer: &Printer, config: &Path, kind: &'static str) -> Result<Ap
 
 /// Gives back what was lent, publishes the end of the log, and takes it to the witnesses.
 async fn close(app: &App, witnessing: Option<Witnessing>) {
+    app.gateway.finish_tasks().await; // a signal may have come while some were under way
     app.give_back().await;
     app.gateway.audit().close();
     if let Some(witnessing) = witnessing {

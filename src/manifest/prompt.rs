@@ -234,6 +234,7 @@ impl PromptManifest {
             backend,
             credential: self.credential.clone(),
             limits: self.limits,
+            task: super::TaskSupport::Never,
             text: self.text,
             record: self.record,
             undo: None,

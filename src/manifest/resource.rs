@@ -168,6 +168,7 @@ impl ResourceManifest {
             backend,
             credential: self.credential.clone(),
             limits: self.limits,
+            task: super::TaskSupport::Never,
             // The URI that was admitted is the URI that is sent.
             text: TextRules { arguments: TextRule::Refuse, answers: self.text.answers },
             record: self.record,

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     AdminListener, ByteSize, ClientName, CredentialName, CredentialSpec, DnsSpec, EgressSpec, HttpListener,
-    IdentitySpec, RecordSpec, ServiceName, TimeSpan, UpstreamSpec, VaultName, VaultSpec,
+    IdentitySpec, RecordSpec, ServiceName, TasksSpec, TimeSpan, UpstreamSpec, VaultName, VaultSpec,
 };
 
 /// The server, the services behind it, and the credentials it holds for them.
@@ -40,6 +40,9 @@ pub struct ServerFile {
     /// How the record of all calls is kept and signed.
     #[serde(default)]
     pub record: RecordSpec,
+    /// How long tasks are kept, and how many.
+    #[serde(default)]
+    pub tasks: TasksSpec,
     /// The services that tools call, by name.
     #[serde(default)]
     pub services: BTreeMap<ServiceName, ServiceSpec>,

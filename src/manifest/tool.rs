@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ByteSize, ClientName, CredentialName, Digest, Expectation, Offer, OwnBackend, Rate, Scope, ServiceName,
-    TimeSpan, ToolName, ToolRecord, UpstreamKind, join_pointer, path::PathTemplate,
+    TaskSupport, TimeSpan, ToolName, ToolRecord, UpstreamKind, join_pointer, path::PathTemplate,
 };
 
 /// One tool: what a client sees of it, and how the gate carries its calls out.
@@ -52,6 +52,9 @@ pub struct ToolManifest {
     /// Bounds on each call.
     #[serde(default)]
     pub limits: ToolLimits,
+    /// Whether a call is answered with a task, whose result is fetched later. Left out, never.
+    #[serde(default, skip_serializing_if = "TaskSupport::is_never")]
+    pub task: TaskSupport,
     /// What becomes of text that is not what it seems.
     #[serde(default)]
     pub text: TextRules,

@@ -26,15 +26,15 @@ use super::{
     health,
     host::Names,
     http::Protocol,
-    mcp::{Shown, unspoken},
+    mcp::{Lent, Shown, unspoken},
     media::{EVENT_STREAM, accepts, is_answerable, is_readable, plain_media_types},
     oauth::{self, FORM_BYTES_MAX, Wish},
     pace::{Pace, is_stream},
-    peek::{Arguments, Peek, asked, known_versions, nameless, uri_of},
+    peek::{Arguments, Peek, asked, is_too_new, known_versions, nameless, uri_of},
     reasons::{
         challenged, disagreeing, failed, farewell, full, insufficient_scope, malformed, misfit, misnamed,
         no_stream, streams_full, token_in_query, too_large, too_many_failures, two_lengths, unavailable,
-        unforwarded, wrong_method,
+        unforwarded, unknown_method, wrong_method,
     },
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal, UNAUTHENTICATED},
     room::{Place, Room},
@@ -408,7 +408,8 @@ impl Front {
             return Refusal { status, ..unspoken }.answer(&id);
         }
         let reached = Arc::new(AtomicBool::new(false));
-        let shown = Shown { proof: knock.proof.clone(), origin: knock.origin, reached: Arc::clone(&reached) };
+        let (proof, lent) = (knock.proof.clone(), Lent::default());
+        let shown = Shown { proof, origin: knock.origin, reached: Arc::clone(&reached), place: lent.clone() };
         knock.parts.extensions.insert(shown);
         plain_media_types(&mut knock.parts.headers);
         knock.parts.headers.remove(SESSION);
@@ -423,10 +424,13 @@ impl Front {
                 taken.unwrap_or_else(|refusal| refusal.answer(&id))
             }
             None => {
+                lent.put(place);
                 let request = Request::from_parts(knock.parts.clone(), Full::new(body));
                 let answer = readable(self.protocol.handle(request).await, &id);
-                // Nobody works on a stream on which its client is told of changes.
-                if method == "subscriptions/listen" { answer } else { keeping(answer, place) }
+                if method == "subscriptions/listen" {
+                    drop(lent.take()); // nobody works on a stream on which its client is told of changes
+                }
+                keeping(answer, lent) // a task may take it while the stream lasts
             }
         };
         if is_stream(&answer) {
@@ -535,6 +539,9 @@ impl Front {
         let known = known_versions();
         let headers = &knock.parts.headers;
         let (name, version) = (peek.name(method), peek.version(method));
+        if is_request && is_too_new(method, params) && !is_stateless(headers) {
+            return Err(unknown_method(method));
+        }
         let said = Said { method, is_request, name, version, demands };
         headers::agree(headers, said, known).map_err(|error| disagreeing(error, known))?;
         if !is_request || method != "tools/call" {

@@ -100,6 +100,7 @@ impl HttpServer {
         let (seats, _looking) = Seats::start(Arc::clone(&gateway), self.settings.connections);
         let streams = self.settings.sse.then(|| Arc::new(Streams::new(stop.clone())));
         let protocol = Protocol::new(&gateway, &self.settings, &stop);
+        let finishing = Arc::clone(&gateway);
         let front = Front::new(gateway, &self.settings, protocol, sessions, seats, streams.clone());
         let bounds = Bounds {
             connections_max: self.settings.connections,
@@ -107,6 +108,7 @@ impl HttpServer {
             idle: self.settings.idle_timeout.duration(),
         };
         serve::serve(self.listener, self.tls, Arc::new(front), bounds, stop).await;
+        finishing.finish_tasks().await;
         if let Some(streams) = streams {
             streams.finish().await; // so that the ends of their runs are on record before the record is closed
         }

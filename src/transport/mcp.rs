@@ -4,6 +4,7 @@
 
 mod feed;
 mod offers;
+mod tasks;
 mod told;
 
 use std::{
@@ -20,16 +21,18 @@ use http::StatusCode;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
-        CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, Implementation,
-        InputResponses, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-        PaginatedRequestParams, PromptsCapability, ReadResourceRequestParams, ReadResourceResponse,
-        ResourcesCapability, ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter,
-        UnsubscribeRequestParams,
+        CacheScope, CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams,
+        CompleteResult, CustomRequest, CustomResult, ErrorCode, ExtensionCapabilities,
+        GetPromptRequestParams, GetPromptResponse, GetTaskParams, GetTaskResult, Implementation,
+        InitializeRequestParams, InitializeResult, InputResponses, ListPromptsResult,
+        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+        PromptsCapability, ReadResourceRequestParams, ReadResourceResponse, ResourcesCapability,
+        ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter, TASKS_EXTENSION_ID,
+        UnsubscribeRequestParams, UpdateTaskParams,
     },
     service::{RequestContext, SubscriptionContext},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +52,8 @@ use crate::{
     catalog::Tool,
     gateway::{EdgeError, Gateway, ListDigest, Reply},
 };
+pub(super) use tasks::Lent;
+use tasks::Way;
 
 /// How long a client may keep a list, in milliseconds: rights can change with the next release.
 const LIST_TTL_MS: u64 = 60_000;
@@ -63,7 +68,7 @@ const CALL_MAX: Duration = Duration::from_secs(3_600);
 const LISTEN_MAX: Duration = Duration::from_hours(24);
 
 /// The methods that are spoken here, and whose parameters have a form.
-const SPOKEN: [&str; 15] = [
+const SPOKEN: [&str; 18] = [
     "completion/complete",
     "initialize",
     "logging/setLevel",
@@ -77,6 +82,9 @@ const SPOKEN: [&str; 15] = [
     "resources/unsubscribe",
     "server/discover",
     "subscriptions/listen",
+    "tasks/cancel",
+    "tasks/get",
+    "tasks/update",
     "tools/call",
     "tools/list",
 ];
@@ -93,6 +101,7 @@ pub(super) fn unspoken(gateway: &Gateway, method: &str) -> Option<Refusal> {
             Some(("resources", _)) => has_resources,
             Some(("prompts", _)) => has_prompts,
             Some(("completion", _)) => gateway.completes(),
+            Some(("tasks", _)) => gateway.offers_tasks(),
             _ => true,
         }
     };
@@ -119,6 +128,8 @@ pub(super) struct Shown {
     pub(super) origin: Origin,
     /// Set when a call reaches the guards, or is put on record as refused.
     pub(super) reached: Arc<AtomicBool>,
+    /// Its place among the requests that are worked on, where it has one.
+    pub(super) place: Lent,
 }
 
 /// What a client of an older revision set for as long as its session lives.
@@ -201,6 +212,7 @@ impl Handler {
                 proof: proof.clone(),
                 origin: Origin { transport: Transport::Stdio, source: None },
                 reached: Arc::default(),
+                place: Lent::default(),
             },
             Peer::Http => context
                 .extensions
@@ -211,6 +223,7 @@ impl Handler {
                     proof: Proof::default(),
                     origin: Origin { transport: Transport::Http, source: None },
                     reached: Arc::default(),
+                    place: Lent::default(),
                 }),
         }
     }
@@ -221,6 +234,17 @@ impl Handler {
 struct Again {
     responses: Option<InputResponses>,
     state: Option<String>,
+}
+
+impl Again {
+    /// The same for the call, where the client does ask again.
+    fn retry(&self) -> Option<Retry> {
+        let is_retry = self.responses.is_some() || self.state.is_some();
+        is_retry.then(|| Retry {
+            responses: self.responses.clone().unwrap_or_default().into_iter().collect(),
+            state: self.state.clone(),
+        })
+    }
 }
 
 /// Holds a handler to its time, and answers where it panics: the library would let its client wait for ever.
@@ -250,8 +274,22 @@ impl ServerHandler for Handler {
             prompts
         });
         capabilities.completions = self.gateway.completes().then(Default::default);
+        let tasks = || ExtensionCapabilities::from_iter([(TASKS_EXTENSION_ID.to_owned(), Map::new())]);
+        capabilities.extensions = rules.catalog.has_tasks().then(tasks);
         ServerConfig::new(capabilities)
             .with_server_info(Implementation::new(rules.name.clone(), env!("CARGO_PKG_VERSION")))
+    }
+
+    /// Only revisions with sessions begin like this, and they do not know tasks.
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        let mut info = self.negotiate_initialize(&request)?;
+        info.capabilities.extensions = None;
+        context.peer.set_peer_info(request);
+        Ok(info)
     }
 
     async fn list_tools(
@@ -342,6 +380,30 @@ impl ServerHandler for Handler {
         guarded(LISTEN_MAX, self.tell(context)).await
     }
 
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        guarded(HANDLER_MAX, self.task(&request.task_id, &context)).await
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        guarded(HANDLER_MAX, self.answer_task(&request.task_id, request.input_responses, &context)).await
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        guarded(HANDLER_MAX, self.cancel_task_of(&request.task_id, &context)).await
+    }
+
     #[expect(deprecated, reason = "older clients set it all the same")]
     async fn set_level(
         &self,
@@ -405,6 +467,16 @@ impl Handler {
         let kind =
             CallKind::Tool { name: name.into_owned(), arguments: arguments.unwrap_or_default().into() };
         let again = Again { responses: input_responses, state: request_state };
+        match self.way(kind.target(), &context).await {
+            Way::Waits => {}
+            Way::Task(support, caller) => {
+                let begun = self.call_as_task(&kind, &again, (support, caller), &context).await?;
+                if let Some(begun) = begun {
+                    return Ok(begun);
+                }
+            }
+            Way::Refused => return Err(self.refuse_without_tasks(kind, &context).await),
+        }
         wire_reply(self.carry(kind, again, context).await?)
     }
 
@@ -416,18 +488,14 @@ impl Handler {
         context: RequestContext<RoleServer>,
     ) -> Result<Reply, ErrorData> {
         self.attend(&context);
-        let Shown { proof, origin, reached } = self.shown(&context);
+        let Shown { proof, origin, reached, .. } = self.shown(&context);
         reached.store(true, Ordering::Relaxed);
         let (relay, outlet, passing) = relay::open(
             &context,
             self.session.as_ref().map_or(Wanted::DEFAULT, |session| session.level()),
             self.session.is_some(),
         );
-        let is_retry = again.responses.is_some() || again.state.is_some();
-        let retry = (is_retry && relay.era() == Era::Stateless).then(|| Retry {
-            responses: again.responses.unwrap_or_default().into_iter().collect(),
-            state: again.state,
-        });
+        let retry = again.retry().filter(|_| relay.era() == Era::Stateless);
         let traceparent = context.meta.get("traceparent").and_then(Value::as_str);
         // Also cancelled when this is dropped because it took too long.
         let cancel = context.ct.child_token();
@@ -463,7 +531,7 @@ impl Handler {
             said.unwrap_or_default().to_owned()
         };
         if let Some(kind) = asked(&method, || said("name"), || said("uri")) {
-            let Shown { proof, origin, reached } = self.shown(&context);
+            let Shown { proof, origin, reached, .. } = self.shown(&context);
             reached.store(true, Ordering::Relaxed);
             let refusal = EdgeError { code: "params", message: message.to_owned() };
             let call = Call::now(kind, proof, origin, CancellationToken::new());

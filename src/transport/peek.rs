@@ -40,6 +40,8 @@ pub(super) fn asked(
         "tools/call" => Some(CallKind::Tool { name: name(), arguments: Map::new().into() }),
         "prompts/get" => Some(CallKind::Prompt { name: name(), arguments: Map::new().into() }),
         "resources/read" => Some(CallKind::resource(uri())),
+        // What is asked about a call names no tool.
+        "tasks/get" | "tasks/update" | "tasks/cancel" => Some(nameless()),
         _ => None,
     }
 }
@@ -53,6 +55,12 @@ pub(super) fn nameless() -> CallKind {
 pub(super) fn uri_of(params: &[u8]) -> String {
     let peek: Option<Peek> = serde_json::from_slice(params).ok();
     peek.and_then(|peek| peek.uri.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Whether a method is one that only revisions without sessions have, and a message does not say that it is of one.
+pub(super) fn is_too_new(method: &str, params: &[u8]) -> bool {
+    let is_newer = || serde_json::from_slice(params).is_ok_and(|peek: Peek| peek.version(method).is_some());
+    method.starts_with("tasks/") && !is_newer()
 }
 
 /// The arguments of a tool call.

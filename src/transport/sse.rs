@@ -29,7 +29,7 @@ use self::{
 };
 use super::{
     front::{Front, Judged, Knock, unknown_session},
-    mcp::{Handler, Peer, Shown, unspoken},
+    mcp::{Handler, Lent, Peer, Shown, unspoken},
     media::is_readable,
     pace::Pace,
     reasons::{failed, farewell, full, unavailable, wrong_method},
@@ -298,7 +298,12 @@ impl Front {
             request.request = ClientRequest::CustomRequest(CustomRequest::new(judged.method.clone(), None));
         }
         let reached = Arc::new(AtomicBool::new(false));
-        let shown = Shown { proof: knock.proof.clone(), origin: knock.origin, reached: Arc::clone(&reached) };
+        let shown = Shown {
+            proof: knock.proof.clone(),
+            origin: knock.origin,
+            reached: Arc::clone(&reached),
+            place: Lent::default(),
+        };
         message.insert_extension(as_parts(shown));
         message.insert_extension(Place(Arc::new(place)));
         let unseen = judged.call.clone().map(|kind| Unseen { call: knock.call(kind), reached });

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     mcp::{Handler, Peer, unspoken},
-    peek::{asked, nameless, uri_of},
-    reasons::malformed,
+    peek::{asked, is_too_new, nameless, uri_of},
+    reasons::{malformed, unknown_method},
     refusal::{INVALID_REQUEST, Refusal},
 };
 use crate::{
@@ -70,6 +70,7 @@ pub async fn serve_stdio(gateway: Arc<Gateway>, proof: Proof) -> Result<(), Stdi
         never = gateway.keep_process(&proof) => match never {},
     };
     reader.abort();
+    gateway.finish_tasks().await;
     gateway.end_run(&run).await;
     let _ = timeout(LAST_LINES_MAX, writer).await;
     served
@@ -167,7 +168,11 @@ impl Edge {
             }
         };
         let method = message.method.as_deref().filter(|_| message.id.is_some());
-        let unspoken = method.and_then(|method| unspoken(&self.gateway, method));
+        let params = message.params.unwrap_or(b"{}");
+        let unspoken = method.and_then(|method| match is_too_new(method, params) {
+            true => Some(unknown_method(method)),
+            false => unspoken(&self.gateway, method),
+        });
         let id = message.id.map_or(Value::Null, Value::from);
         if let Some(refusal) = unspoken {
             self.reply(&id, &refusal).await?;

@@ -53,6 +53,8 @@ mod identity;
 mod tokens;
 mod own_tokens;
 mod sessions;
+mod tasks;
+mod task_questions;
 mod sse;
 mod shares;
 mod methods;
