@@ -730,11 +730,15 @@ async fn a_stream_ends_with_the_right_to_it_and_with_what_may_not_be_read() {
     assert_eq!(more.next().await.unwrap()["error"]["code"], -32003);
     let what = Revocation::Client(ClientName::parse("bot").unwrap());
     serving.app.runs.revoke(&what, "it", "a test", None, Timestamp::now()).await.unwrap();
+    let revoked = Instant::now();
     for mut stream in streams {
-        let last = stream.next().await.unwrap();
-        assert_eq!(last["result"]["resultType"], "complete", "{last}");
-        assert_eq!(stream.next().await, None);
+        // It is hung up on: whether the stream's own last word comes first is not promised.
+        if let Some(last) = stream.next().await {
+            assert_eq!(last["result"]["resultType"], "complete", "{last}");
+            assert_eq!(stream.next().await, None);
+        }
     }
+    assert!(revoked.elapsed() < Duration::from_secs(5), "{:?}", revoked.elapsed());
 }
 
 #[tokio::test]
