@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "examples/conformance_upstream/fixtures.json"
+# Which tools of the fixtures are answered with tasks, as their descriptions say.
+TASKS = {"slow_compute": "offered", "failing_job": "required", "protocol_error_job": "required",
+         "confirm_delete": "offered", "multi_input": "offered", "test_tool_with_task": "offered"}
 ASKS = {"sampling/createMessage": "sampling", "elicitation/create": "elicitation", "roots/list": "roots"}
 
 # The key of the shipped demo, and the digest of its secret.
@@ -81,11 +84,14 @@ def questions():
 
 
 def as_reviewed(manifest, asks):
-    """What a reviewer would write: the upstream's own names, by which the suite calls, and what may be asked."""
+    """What a reviewer would write: the upstream's own names, by which the suite calls, what may be asked, and what
+    may take long."""
     manifest = re.sub(r"(?m)^(tool|resource|prompt): upstream\.", r"\1: ", manifest)
     # No schema that is enforced has one: a reference is a place.
     manifest = re.sub(r'(?m)^ *"\$anchor": .*\n', "", manifest)
     named = re.search(r"(?m)^(?:tool|prompt): *(\S+)", manifest)
+    if named and named.group(1) in TASKS:
+        manifest = manifest.replace(named.group(0), f"{named.group(0)}\ntask: {TASKS[named.group(1)]}", 1)
     if not named or not asks.get(named.group(1)):
         return manifest
     line = f"asks: [{', '.join(asks[named.group(1)])}]"
