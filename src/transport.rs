@@ -1,5 +1,6 @@
 //! Where clients connect: the only server-side place that names rmcp.
 
+mod body;
 mod failures;
 mod framing;
 mod front;
@@ -31,6 +32,7 @@ mod visitor;
 mod wire;
 mod wire_offer;
 
+pub(crate) use body::read_whole;
 pub use http::{HttpError, HttpServer};
 pub use listener::problems as listener_problems;
 pub(crate) use serve::{Ambiguous, OneRequest, answer_one};

@@ -14,13 +14,14 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Bytes, Incoming};
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    body::{Unread, read_whole},
     failures::Failures,
     headers::{self, Said},
     health,
@@ -338,10 +339,10 @@ impl Front {
         if announced > bytes_max {
             return Err(too_large());
         }
-        match timeout(self.body_timeout, Limited::new(body, bytes_max).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(_)) => Err(Refusal::new(
+        match timeout(self.body_timeout, read_whole(body, bytes_max)).await {
+            Ok(Ok(body)) => Ok(body.into()),
+            Ok(Err(Unread::TooLarge)) => Err(too_large()),
+            Ok(Err(Unread::Broken)) => Err(Refusal::new(
                 StatusCode::BAD_REQUEST,
                 INVALID_REQUEST,
                 "body_broken",
