@@ -4,6 +4,7 @@ mod body;
 mod failures;
 mod framing;
 mod front;
+mod guests;
 mod headers;
 mod health;
 mod host;
