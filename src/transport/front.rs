@@ -33,9 +33,9 @@ use super::{
     pace::{Pace, is_stream},
     peek::{Arguments, Peek, asked, is_too_new, known_versions, nameless, uri_of},
     reasons::{
-        challenged, disagreeing, failed, farewell, full, insufficient_scope, malformed, misfit, misnamed,
-        no_stream, streams_full, token_in_query, too_large, too_many_failures, two_lengths, unavailable,
-        unforwarded, unknown_method, wrong_method,
+        challenged, disagreeing, failed, farewell, full, insufficient_scope, malformed, misfit, misfit_meta,
+        misnamed, no_stream, streams_full, token_in_query, too_large, too_many_failures, two_lengths,
+        unavailable, unforwarded, unknown_method, wrong_method,
     },
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal, UNAUTHENTICATED},
     room::{Place, Room},
@@ -537,6 +537,9 @@ impl Front {
         let Judged { method, is_request, .. } = judged;
         let (method, is_request) = (method.as_str(), *is_request);
         let peek: Peek = serde_json::from_slice(params).map_err(|_| misfit())?;
+        if !peek.has_fitting_meta() {
+            return Err(misfit_meta());
+        }
         let known = known_versions();
         let headers = &knock.parts.headers;
         let (name, version) = (peek.name(method), peek.version(method));

@@ -655,3 +655,24 @@ async fn a_head_that_is_too_large_or_has_too_many_headers_is_refused() {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(talk(gate.address, &request(POST, &many, b"")).await.status, 431);
 }
+
+#[tokio::test]
+async fn a_message_whose_meta_is_no_object_is_told_so() {
+    let gate = Gate::serve(project()).await;
+    for meta in ["5", "\"a\"", "[]", "[{}]", "true"] {
+        for method in ["tools/call", "tools/list"] {
+            let params = format!(r#"{{"name":"get","arguments":{{"id":"1"}},"_meta":{meta}}}"#);
+            let body = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{params}}}"#);
+            let answer = talk(gate.address, &request(POST, &[], body.as_bytes())).await;
+            let error = &answer.json()["error"];
+            assert_eq!((answer.status, &error["code"]), (400, &json!(-32602)), "{answer:?}");
+            assert_eq!(error["message"], "`_meta` must be an object", "{meta}");
+        }
+    }
+    let outcomes = gate.records_of("outcome");
+    let of_calls = outcomes.iter().filter(|one| one["stage"] == "edge" && one["call"]["target"] == "get");
+    assert_eq!((outcomes.len(), of_calls.count()), (5, 5), "{outcomes:#?}");
+    let body = CALL.replace("\"name\"", "\"_meta\":null,\"name\"");
+    let answer = talk(gate.address, &request(POST, &[], body.as_bytes())).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
