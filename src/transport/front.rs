@@ -257,7 +257,7 @@ impl Front {
                     return Err(ended());
                 }
                 Method::GET if !is_stateless(&knock.parts.headers) => {
-                    return Err(self.listen(run, knock, pace));
+                    return Err(self.listen(run, knock, pace).await);
                 }
                 _ => {}
             }
@@ -276,7 +276,7 @@ impl Front {
         refusal.answer(&Value::Null)
     }
 
-    fn listen(&self, run: RunId, knock: &Knock, pace: &Arc<Pace>) -> Answer {
+    async fn listen(&self, run: RunId, knock: &Knock, pace: &Arc<Pace>) -> Answer {
         let (headers, known) = (&knock.parts.headers, known_versions());
         if let Err(error) = headers::agree(headers, Said::default(), known) {
             return disagreeing(error, known).answer(&Value::Null);
@@ -287,6 +287,12 @@ impl Front {
         let room = self.seats.reserve(knock.caller.client().name());
         let seat = room.and_then(|room| self.seats.sit(room, knock.caller.clone(), run, Arc::clone(pace)));
         let Some(seat) = seat else { return self.no_seat(knock.origin) };
+        if !self.gateway.still_stands(&knock.caller) {
+            return self.fallen(knock, None).await;
+        }
+        if !self.gateway.stands(&knock.caller, Some(run)) {
+            return self.refuse_session(knock, unknown_session()).await;
+        }
         farewell(keeping(self.sessions.listen(run, headers), seat))
     }
 
@@ -376,6 +382,9 @@ impl Front {
         let call = asked(&method, || name.unwrap_or_default(), || uri_of(params)).filter(|_| is_request);
         let method = method.into_owned();
         let judged = Judged { id, method, is_request, call };
+        if let Some(answer) = self.look_again(knock, &judged).await {
+            return Err(answer);
+        }
         if let Err(refusal) = self.check(knock, &judged, params, demands) {
             return Err(self.refuse_judged(knock, judged, refusal).await);
         }
@@ -385,6 +394,35 @@ impl Front {
             return Err(answer);
         }
         Ok(judged)
+    }
+
+    /// Refuses a message whose caller, or whose run, no longer stands: its body may have taken its time.
+    async fn look_again(&self, knock: &Knock, judged: &Judged) -> Option<Answer> {
+        if !self.gateway.still_stands(&knock.caller) {
+            return Some(self.fallen(knock, judged.call.clone()).await);
+        }
+        let has_ended = knock.session.is_some_and(|run| !self.gateway.stands(&knock.caller, Some(run)));
+        if !has_ended {
+            return None;
+        }
+        let refusal = unknown_session();
+        Some(match judged.call.clone() {
+            Some(call) => self.refuse(knock, Some(call), &judged.id, refusal).await,
+            None => refusal.answer(&judged.id),
+        })
+    }
+
+    /// The answer to whoever has lost its right since it was known. A call is on record; the rest is counted.
+    pub(super) async fn fallen(&self, knock: &Knock, call: Option<CallKind>) -> Answer {
+        const WORD: &str = "unauthenticated";
+        match call {
+            Some(call) => {
+                let error = EdgeError { code: WORD, message: "authentication failed".into() };
+                self.record(knock, call, error).await;
+            }
+            None => self.gateway.count(knock.origin.source, WORD),
+        }
+        self.unauthorized(&knock.proof)
     }
 
     /// Refuses a message that can be read. What is no call is refused without a record, as it would be
@@ -592,8 +630,9 @@ impl Front {
 
     async fn record(&self, knock: &Knock, kind: CallKind, refusal: EdgeError) {
         let (gateway, call) = (Arc::clone(&self.gateway), knock.call(kind));
-        // A task of its own: a client that hangs up drops no record.
-        let _ = tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await }).await;
+        let (caller, session) = (knock.caller.clone(), knock.session);
+        let put = async move { gateway.refuse_known_at_edge(call, refusal, &caller, session).await };
+        let _ = tokio::spawn(put).await; // a task of its own: a client that hangs up drops no record
     }
 }
 
