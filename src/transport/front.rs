@@ -10,11 +10,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
+use futures::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Body as _, Bytes, Incoming};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -31,11 +33,11 @@ use super::{
     media::{EVENT_STREAM, accepts, is_answerable, is_readable, plain_media_types},
     oauth::{self, FORM_BYTES_MAX, Wish},
     pace::{Pace, is_stream},
-    peek::{Arguments, Peek, asked, is_too_new, known_versions, nameless, uri_of},
+    peek::{Arguments, Peek, asked, known_versions, nameless, uri_of},
     reasons::{
         challenged, disagreeing, failed, farewell, full, insufficient_scope, malformed, misfit, misfit_meta,
         misnamed, no_stream, streams_full, token_in_query, too_large, too_many_failures, two_lengths,
-        unavailable, unforwarded, unknown_method, wrong_method,
+        unavailable, unforwarded, wrong_method,
     },
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal, UNAUTHENTICATED},
     room::{Place, Room},
@@ -46,7 +48,7 @@ use super::{
     visitor::{Visitor, for_call},
 };
 use crate::{
-    call::{Call, CallKind, Claim, Origin, Proof, RunClaim, Transport},
+    call::{Call, CallKind, Claim, Era, Origin, Proof, RunClaim, Transport},
     gateway::{EdgeError, Gateway},
     identity::{Caller, SessionError},
     manifest::{HttpListener, Network},
@@ -440,10 +442,10 @@ impl Front {
             Ok(judged) => judged,
             Err(answer) => return answer,
         };
-        if is_request && let Some(unspoken) = unspoken(&self.gateway, &method) {
+        let era = if is_stateless(&knock.parts.headers) { Era::Stateless } else { Era::Session };
+        if is_request && let Some(unspoken) = unspoken(&self.gateway, &method, era) {
             // Older revisions know a 404 only as the end of a session.
-            let is_known = is_stateless(&knock.parts.headers);
-            let status = if is_known { StatusCode::NOT_FOUND } else { StatusCode::OK };
+            let status = if era == Era::Stateless { StatusCode::NOT_FOUND } else { StatusCode::OK };
             return Refusal { status, ..unspoken }.answer(&id);
         }
         let reached = Arc::new(AtomicBool::new(false));
@@ -479,14 +481,34 @@ impl Front {
         if begins_session && answer.status().is_success() {
             answer = self.begin_session(&knock, answer, &id, client.as_deref()).await;
         }
-        if let Some(call) = call
-            && !reached.load(Ordering::Relaxed)
-        {
-            // The protocol itself refused it: no handler has seen it, so no guard has put it on record.
-            let refusal = EdgeError { code: "protocol", message: "refused by the protocol".into() };
-            self.record(&knock, call, refusal).await;
+        let Some(call) = call.filter(|_| !reached.load(Ordering::Relaxed)) else { return answer };
+        // The protocol itself refused it: no handler has seen it, so no guard has put it on record.
+        let refusal = EdgeError { code: "protocol", message: "refused by the protocol".into() };
+        if is_stream(&answer) {
+            return self.recorded_at_end(answer, knock.call(call), refusal, reached);
         }
+        self.record(&knock, call, refusal).await;
         answer
+    }
+
+    /// A stream that may begin before a handler has seen its request. Where none has when it ends, that is put on
+    /// record.
+    fn recorded_at_end(
+        &self,
+        answer: Answer,
+        call: Call,
+        refusal: EdgeError,
+        reached: Arc<AtomicBool>,
+    ) -> Answer {
+        let (gateway, mut unseen) = (Arc::clone(&self.gateway), Some((call, refusal)));
+        let at_end = stream::poll_fn(move |_| {
+            if let Some((call, refusal)) = unseen.take().filter(|_| !reached.load(Ordering::Relaxed)) {
+                let gateway = Arc::clone(&gateway);
+                tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await });
+            }
+            Poll::Ready(None)
+        });
+        answer.map(|body| BoxBody::new(StreamBody::new(BodyStream::new(body).chain(at_end))))
     }
 
     /// Gives the client of an older revision a session, which is a run of its own.
@@ -581,9 +603,6 @@ impl Front {
         let known = known_versions();
         let headers = &knock.parts.headers;
         let (name, version) = (peek.name(method), peek.version(method));
-        if is_request && is_too_new(method, params) && !is_stateless(headers) {
-            return Err(unknown_method(method));
-        }
         let said = Said { method, is_request, name, version, demands };
         headers::agree(headers, said, known).map_err(|error| disagreeing(error, known))?;
         if !is_request || method != "tools/call" {

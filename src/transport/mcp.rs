@@ -94,14 +94,14 @@ const SPOKEN_IN_SESSIONS: [&str; 5] =
     ["initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"];
 
 /// Why a method is none that is spoken here: a release without resources, or without prompts, does not speak of them.
-pub(super) fn unspoken(gateway: &Gateway, method: &str) -> Option<Refusal> {
+pub(super) fn unspoken(gateway: &Gateway, method: &str, era: Era) -> Option<Refusal> {
     let is_spoken = || {
         let (has_resources, has_prompts) = gateway.rules().catalog.offers();
         match method.split_once('/') {
             Some(("resources", _)) => has_resources,
             Some(("prompts", _)) => has_prompts,
             Some(("completion", _)) => gateway.completes(),
-            Some(("tasks", _)) => gateway.offers_tasks(),
+            Some(("tasks", _)) => era == Era::Stateless && gateway.offers_tasks(),
             _ => true,
         }
     };
@@ -367,9 +367,9 @@ impl ServerHandler for Handler {
     async fn unsubscribe(
         &self,
         request: UnsubscribeRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        self.unwatch(&request.uri)
+        self.unwatch(&request.uri, &context)
     }
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
@@ -524,7 +524,7 @@ impl Handler {
         if relay::era(&context) == Era::Stateless && SPOKEN_IN_SESSIONS.contains(&method.as_str()) {
             return Err(unknown_method(&method));
         }
-        self.spoken(&method)?;
+        self.spoken(&method, &context)?;
         let message = "the parameters do not fit the method";
         let said = |key: &str| {
             let said = params.as_ref().and_then(|params| params.get(key)).and_then(Value::as_str);

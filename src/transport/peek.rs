@@ -6,7 +6,7 @@ use rmcp::model::ProtocolVersion;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::call::CallKind;
+use crate::call::{CallKind, Era};
 
 /// The revisions that are spoken here.
 pub(super) fn known_versions() -> &'static [&'static str] {
@@ -57,10 +57,10 @@ pub(super) fn uri_of(params: &[u8]) -> String {
     peek.and_then(|peek| peek.uri.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// Whether a method is one that only revisions without sessions have, and a message does not say that it is of one.
-pub(super) fn is_too_new(method: &str, params: &[u8]) -> bool {
-    let is_newer = || serde_json::from_slice(params).is_ok_and(|peek: Peek| peek.version(method).is_some());
-    method.starts_with("tasks/") && !is_newer()
+/// The era of a request: a newer one says of itself that it is.
+pub(super) fn era(method: &str, params: &[u8]) -> Era {
+    let is_newer = serde_json::from_slice(params).is_ok_and(|peek: Peek| peek.version(method).is_some());
+    if is_newer { Era::Stateless } else { Era::Session }
 }
 
 /// The arguments of a tool call.

@@ -9,8 +9,8 @@ use super::{
     headers::HeaderError,
     host::NameError,
     refusal::{
-        Answer, BUSY, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND,
-        MISSING_SCOPE, Refusal, UNSUPPORTED_VERSION,
+        Answer, BUSY, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, MISSING_SCOPE,
+        Refusal, UNSUPPORTED_VERSION,
     },
     source::SourceError,
 };
@@ -78,11 +78,6 @@ pub(super) fn misfit_meta() -> Refusal {
 }
 
 /// A method that the client's revision does not have. Such revisions know a 404 only as the end of a session.
-pub(super) fn unknown_method(method: &str) -> Refusal {
-    let message = format!("unknown method `{method}`").into();
-    Refusal { message, ..Refusal::new(StatusCode::OK, METHOD_NOT_FOUND, "unknown_method", "") }
-}
-
 pub(super) fn two_lengths() -> Refusal {
     let message = "the request says in two ways where its body ends";
     Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "framing", message)

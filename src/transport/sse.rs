@@ -38,7 +38,7 @@ use super::{
     seats::Seats,
 };
 use crate::{
-    call::RunClaim,
+    call::{Era, RunClaim},
     gateway::Gateway,
     identity::{Caller, SessionError},
     runs::{Principal, RunId},
@@ -295,7 +295,7 @@ impl Front {
             return self.refuse_judged(knock, judged, refusal).await;
         };
         if let ClientJsonRpcMessage::Request(request) = &mut message
-            && unspoken(self.gateway(), &judged.method).is_some()
+            && unspoken(self.gateway(), &judged.method, Era::Session).is_some()
         {
             // The library would say less of some of them than the handler does.
             request.request = ClientRequest::CustomRequest(CustomRequest::new(judged.method.clone(), None));

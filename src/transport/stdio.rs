@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     mcp::{Handler, Peer, unspoken},
-    peek::{asked, is_too_new, nameless, uri_of},
-    reasons::{malformed, unknown_method},
+    peek::{asked, era, nameless, uri_of},
+    reasons::malformed,
     refusal::{INVALID_REQUEST, Refusal},
 };
 use crate::{
@@ -169,10 +169,7 @@ impl Edge {
         };
         let method = message.method.as_deref().filter(|_| message.id.is_some());
         let params = message.params.unwrap_or(b"{}");
-        let unspoken = method.and_then(|method| match is_too_new(method, params) {
-            true => Some(unknown_method(method)),
-            false => unspoken(&self.gateway, method),
-        });
+        let unspoken = method.and_then(|method| unspoken(&self.gateway, method, era(method, params)));
         let id = message.id.map_or(Value::Null, Value::from);
         if let Some(refusal) = unspoken {
             self.reply(&id, &refusal).await?;

@@ -66,8 +66,8 @@ pub(crate) struct Gate {
     pub(crate) address: SocketAddr,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
-    url: String,
-    http: reqwest::Client,
+    pub(crate) url: String,
+    pub(crate) http: reqwest::Client,
     folder: TempDir,
     _closed: Closed,
 }

@@ -1,6 +1,9 @@
 //! Methods that are not spoken here, of HTTP and of the protocol: what is said of them.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::{
     bare::{project, request, talk},
@@ -48,6 +51,32 @@ async fn an_unknown_method_is_called_that_and_repeated_clean() {
         }
     }
     assert_eq!(gate.records_of("outcome").len(), 0);
+}
+
+#[tokio::test]
+async fn a_call_that_is_answered_by_a_stream_is_on_record_once_whoever_refuses_it() {
+    let gate = Gate::serve(project()).await;
+    let call = |version: &str| {
+        let post = gate.http.post(&gate.url).bearer_auth(key("bot")).header("MCP-Protocol-Version", version);
+        let post = post.header("Accept", "text/event-stream, application/json");
+        let post = post.header("Mcp-Method", "tools/call").header("Mcp-Name", "get");
+        let params = json!({ "name": "get", "arguments": { "id": "nobody's" } });
+        post.json(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }))
+    };
+    for _ in 0..50 {
+        let answer = call("2025-11-25").send().await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        answer.bytes().await.unwrap();
+    }
+    assert_eq!(gate.records_of("outcome").len(), 50);
+    // It does not say what a call of this revision says of itself: the library refuses it, and no handler sees it.
+    let text = call("2026-07-28").send().await.unwrap().text().await.unwrap();
+    assert!(text.contains("-32602"), "{text}");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while gate.records_of("outcome").len() < 51 {
+        assert!(Instant::now() < deadline, "{text}");
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

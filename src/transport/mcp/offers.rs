@@ -20,6 +20,7 @@ use crate::{
     manifest::Offer,
     transport::{
         page::{self, Page},
+        relay,
         wire_offer::{wire_messages, wire_prompt, wire_read, wire_resource, wire_template},
     },
 };
@@ -29,8 +30,8 @@ type Cursor = Option<PaginatedRequestParams>;
 
 impl Handler {
     /// Whether a method is spoken here.
-    pub(super) fn spoken(&self, method: &str) -> Result<(), ErrorData> {
-        let Some(unspoken) = unspoken(&self.gateway, method) else { return Ok(()) };
+    pub(super) fn spoken(&self, method: &str, context: &Context) -> Result<(), ErrorData> {
+        let Some(unspoken) = unspoken(&self.gateway, method, relay::era(context)) else { return Ok(()) };
         let message = hygiene::clean(&unspoken.message).0.into_owned();
         Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None))
     }
@@ -40,7 +41,7 @@ impl Handler {
         cursor: Cursor,
         context: Context,
     ) -> Result<ListResourcesResult, ErrorData> {
-        self.spoken("resources/list")?;
+        self.spoken("resources/list", &context)?;
         let (all, digest) = self.readable(&context).await?;
         let fixed = all.into_iter().filter(|tool| !is_template(tool)).collect();
         let (some, next) = paged(&digest, fixed, cursor)?;
@@ -57,7 +58,7 @@ impl Handler {
         cursor: Cursor,
         context: Context,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        self.spoken("resources/templates/list")?;
+        self.spoken("resources/templates/list", &context)?;
         let (all, digest) = self.readable(&context).await?;
         let templates = all.into_iter().filter(is_template).collect();
         let (some, next) = paged(&digest, templates, cursor)?;
@@ -74,7 +75,7 @@ impl Handler {
         cursor: Cursor,
         context: Context,
     ) -> Result<ListPromptsResult, ErrorData> {
-        self.spoken("prompts/list")?;
+        self.spoken("prompts/list", &context)?;
         self.attend(&context);
         let shown = self.shown(&context);
         let digest = self.gateway.rules().digest.clone();
@@ -94,7 +95,7 @@ impl Handler {
         request: ReadResourceRequestParams,
         context: Context,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        self.spoken("resources/read")?;
+        self.spoken("resources/read", &context)?;
         let ReadResourceRequestParams { uri, input_responses, request_state, .. } = request;
         let again = Again { responses: input_responses, state: request_state };
         wire_read(self.carry(CallKind::resource(uri.clone()), again, context).await?, &uri)
@@ -105,7 +106,7 @@ impl Handler {
         request: GetPromptRequestParams,
         context: Context,
     ) -> Result<GetPromptResponse, ErrorData> {
-        self.spoken("prompts/get")?;
+        self.spoken("prompts/get", &context)?;
         let GetPromptRequestParams { name, arguments, input_responses, request_state, .. } = request;
         let description =
             self.gateway.rules().catalog.prompt(&name).map(|tool| tool.manifest().description.clone());

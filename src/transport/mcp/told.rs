@@ -36,7 +36,7 @@ impl Handler {
         request: CompleteRequestParams,
         context: Context,
     ) -> Result<CompleteResult, ErrorData> {
-        self.spoken("completion/complete")?;
+        self.spoken("completion/complete", &context)?;
         let CompleteRequestParams { r#ref, argument, context: others, .. } = request;
         let of = match r#ref {
             Reference::Prompt(prompt) => Completed::Prompt(prompt.name),
@@ -52,7 +52,7 @@ impl Handler {
 
     /// Begins to tell a client of an older revision of a resource.
     pub(super) async fn watch(&self, uri: &str, context: Context) -> Result<(), ErrorData> {
-        self.spoken("resources/subscribe")?;
+        self.spoken("resources/subscribe", &context)?;
         let session = self.telling()?;
         self.attend(&context);
         if session.feed.watches(uri) {
@@ -61,8 +61,8 @@ impl Handler {
         self.wish(&session.feed, uri, &self.shown(&context), &context).await
     }
 
-    pub(super) fn unwatch(&self, uri: &str) -> Result<(), ErrorData> {
-        self.spoken("resources/unsubscribe")?;
+    pub(super) fn unwatch(&self, uri: &str, context: &RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        self.spoken("resources/unsubscribe", context)?;
         self.telling()?.feed.unwatch(uri);
         Ok(())
     }
