@@ -485,7 +485,7 @@ impl Front {
         // The protocol itself refused it: no handler has seen it, so no guard has put it on record.
         let refusal = EdgeError { code: "protocol", message: "refused by the protocol".into() };
         if is_stream(&answer) {
-            return self.recorded_at_end(answer, knock.call(call), refusal, reached);
+            return self.recorded_at_end(answer, &knock, call, refusal, reached);
         }
         self.record(&knock, call, refusal).await;
         answer
@@ -496,15 +496,19 @@ impl Front {
     fn recorded_at_end(
         &self,
         answer: Answer,
-        call: Call,
+        knock: &Knock,
+        call: CallKind,
         refusal: EdgeError,
         reached: Arc<AtomicBool>,
     ) -> Answer {
-        let (gateway, mut unseen) = (Arc::clone(&self.gateway), Some((call, refusal)));
+        let (gateway, mut unseen) = (Arc::clone(&self.gateway), Some((knock.call(call), refusal)));
+        let (caller, session) = (knock.caller.clone(), knock.session);
         let at_end = stream::poll_fn(move |_| {
             if let Some((call, refusal)) = unseen.take().filter(|_| !reached.load(Ordering::Relaxed)) {
-                let gateway = Arc::clone(&gateway);
-                tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await });
+                let (gateway, caller) = (Arc::clone(&gateway), caller.clone());
+                tokio::spawn(
+                    async move { gateway.refuse_known_at_edge(call, refusal, &caller, session).await },
+                );
             }
             Poll::Ready(None)
         });
