@@ -116,7 +116,10 @@ pub(super) async fn serve(
             match free {
                 Some(permit) => newcomer.welcome(permit).await,
                 None => match made_way.await {
-                    Some(permit) => newcomer.welcome(permit).await,
+                    Some(permit) => {
+                        drop(on_mat); // others may wait there
+                        newcomer.welcome(permit).await;
+                    }
                     None => newcomer.turn_away(on_mat).await,
                 },
             }

@@ -586,7 +586,7 @@ async fn a_connection_that_is_idle_makes_way_and_none_that_is_being_answered() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let mut held = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..200 {
         held.push(idle(&gate).await); // more than there may be connections, and each is answered
     }
     let mut open = 0;
