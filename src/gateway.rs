@@ -200,7 +200,7 @@ impl Gateway {
             && trail.facts.caller.is_none()
         {
             self.audit.unidentified(trail.origin.source, refusal.code());
-            return Reply::refused(&trail, outcome.as_ref().err());
+            return Reply { id: None, ..Reply::refused(&trail, outcome.as_ref().err()) }; // counted, not on record
         }
         let ending = ending(&outcome);
         log(&trail, &ending);
@@ -469,14 +469,39 @@ impl Gateway {
     /// Refuses a call whose message is not one to act on, and puts that on record. A call that names
     /// no tool stands for a message of which nothing can be said.
     pub async fn refuse_at_edge(&self, call: Call, refusal: EdgeError) -> Reply {
-        let rules = self.rules.load_full();
+        self.refuse_of(call, refusal, None).await
+    }
+
+    /// The same for a call whose caller is known, and the run of its session where it is in one: should the caller
+    /// have lost its right since, that is what is on record.
+    pub async fn refuse_known_at_edge(
+        &self,
+        call: Call,
+        refusal: EdgeError,
+        caller: &Caller,
+        session: Option<RunId>,
+    ) -> Reply {
+        self.refuse_of(call, refusal, Some((caller, session))).await
+    }
+
+    async fn refuse_of(
+        &self,
+        call: Call,
+        refusal: EdgeError,
+        known: Option<(&Caller, Option<RunId>)>,
+    ) -> Reply {
+        let (rules, now) = (self.rules.load_full(), call.received);
         let mut trail = Trail::begin(&call, &rules.digest);
         if trail.target.is_empty() {
             trail.kind = "message";
         }
         let outcome = match trail.note(self.identities.identify(&rules.clients, call).await) {
             Ok(_) => Err(CallError::Edge(refusal)),
-            Err(unknown) => Err(unknown.into()),
+            Err(lost) => {
+                trail.facts.caller =
+                    known.map(|(caller, session)| self.identities.facts_of(caller, session, now));
+                Err(lost.into())
+            }
         };
         self.seal(trail, outcome).await
     }

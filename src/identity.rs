@@ -123,15 +123,21 @@ impl Deref for Identified {
 impl Passed for Identified {
     const STAGE: Stage = Stage::Identity;
     fn describe(&self, facts: &mut Facts) {
-        facts.caller = Some(CallerFacts {
-            client: self.caller.client.name().to_string(),
-            authentication: self.caller.authentication.word(),
-            key: self.caller.key().map(ToString::to_string),
-            run: self.run.id().to_string(),
-            run_ended: self.run.ended().map(|run| run.to_string()),
-            token: self.caller.grant().map(token_facts),
-            user: self.caller.user().cloned(),
-        });
+        let run_ended = self.run.ended().map(|run| run.to_string());
+        facts.caller =
+            Some(CallerFacts { run_ended, ..caller_facts(&self.caller, self.run.id().to_string()) });
+    }
+}
+
+fn caller_facts(caller: &Caller, run: String) -> CallerFacts {
+    CallerFacts {
+        client: caller.client.name().to_string(),
+        authentication: caller.authentication.word(),
+        key: caller.key().map(ToString::to_string),
+        run,
+        run_ended: None,
+        token: caller.grant().map(token_facts),
+        user: caller.user().cloned(),
     }
 }
 
@@ -328,6 +334,15 @@ impl Identities {
     /// When it has ended, is somebody else's, or cannot be found.
     pub async fn run_of(&self, caller: &Caller, proof: &Proof, now: Timestamp) -> Result<Run, IdentityError> {
         Ok(self.run(caller, proof, now).await?.0)
+    }
+
+    /// What is known of a caller that was identified, and has lost its right since: its run is the one it would be
+    /// in. None begins for it.
+    #[must_use]
+    pub fn facts_of(&self, caller: &Caller, session: Option<RunId>, now: Timestamp) -> CallerFacts {
+        let bound = caller.grant().and_then(|grant| grant.run).or(session);
+        let run = bound.or_else(|| self.runs.live_default(&caller.principal(), now));
+        caller_facts(caller, run.map(|run| run.to_string()).unwrap_or_default())
     }
 
     /// Begins the run of a local process, and gives the proof that its calls show from then on.

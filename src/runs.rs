@@ -133,6 +133,12 @@ impl Runs {
         Err(RunsError::Contended)
     }
 
+    /// The default run of a principal, where there is one.
+    #[must_use]
+    pub fn live_default(&self, principal: &Principal, now: Timestamp) -> Option<RunId> {
+        self.shared.table().default_of(principal, now.as_millisecond()).map(|run| run.id())
+    }
+
     /// Begins a principal's default run unless there is one. Gives the one that had been idle for too long.
     async fn begin_default(&self, principal: &Principal, now_ms: i64) -> Result<Option<RunId>, RunsError> {
         self.has_room()?;

@@ -1,8 +1,10 @@
 //! Where clients connect: the only server-side place that names rmcp.
 
+mod body;
 mod failures;
 mod framing;
 mod front;
+mod guests;
 mod headers;
 mod health;
 mod host;
@@ -31,6 +33,7 @@ mod visitor;
 mod wire;
 mod wire_offer;
 
+pub(crate) use body::read_whole;
 pub use http::{HttpError, HttpServer};
 pub use listener::problems as listener_problems;
 pub(crate) use serve::{Ambiguous, OneRequest, answer_one};

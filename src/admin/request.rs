@@ -3,7 +3,6 @@
 use std::{net::IpAddr, time::Duration};
 
 use http::{HeaderMap, Method, Request, StatusCode, Uri, header, request::Parts};
-use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
@@ -11,7 +10,7 @@ use super::{
     arguments::{Asked, parse},
     error::ApiError,
 };
-use crate::manifest::WebHost;
+use crate::{manifest::WebHost, transport::read_whole};
 
 /// How large a body may be.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -64,10 +63,10 @@ pub(super) async fn body<T: Asked>(request: Request<Incoming>) -> Result<T, ApiE
     }
     let too_slow =
         |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive in time");
-    let read = timeout(BODY_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await.map_err(too_slow)?;
+    let read = timeout(BODY_MAX, read_whole(body, BODY_BYTES_MAX)).await.map_err(too_slow)?;
     let too_large =
         |_| ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is too large, or broke off");
-    parse(&read.map_err(too_large)?.to_bytes())
+    parse(&read.map_err(too_large)?)
 }
 
 /// The method and the path of a request.

@@ -89,7 +89,8 @@ pub struct CallerFacts {
     /// The id of the key it showed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// The run the call belongs to.
+    /// The run the call belongs to. Empty where its caller lost its right before it was in one.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub run: String,
     /// The run that ended, by being idle, before this one began.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -16,15 +16,14 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
-use http_body_util::{
-    BodyExt as _, BodyStream, Full, LengthLimitError, Limited, StreamBody, combinators::BoxBody,
-};
+use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Body as _, Bytes, Incoming};
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    body::{Unread, read_whole},
     failures::Failures,
     headers::{self, Said},
     health,
@@ -36,9 +35,9 @@ use super::{
     pace::{Pace, is_stream},
     peek::{Arguments, Peek, asked, known_versions, nameless, uri_of},
     reasons::{
-        challenged, disagreeing, failed, farewell, full, insufficient_scope, malformed, misfit, misnamed,
-        no_stream, streams_full, token_in_query, too_large, too_many_failures, two_lengths, unavailable,
-        unforwarded, wrong_method,
+        challenged, disagreeing, failed, farewell, full, insufficient_scope, malformed, misfit, misfit_meta,
+        misnamed, no_stream, streams_full, token_in_query, too_large, too_many_failures, two_lengths,
+        unavailable, unforwarded, wrong_method,
     },
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal, UNAUTHENTICATED},
     room::{Place, Room},
@@ -260,7 +259,7 @@ impl Front {
                     return Err(ended());
                 }
                 Method::GET if !is_stateless(&knock.parts.headers) => {
-                    return Err(self.listen(run, knock, pace));
+                    return Err(self.listen(run, knock, pace).await);
                 }
                 _ => {}
             }
@@ -279,7 +278,7 @@ impl Front {
         refusal.answer(&Value::Null)
     }
 
-    fn listen(&self, run: RunId, knock: &Knock, pace: &Arc<Pace>) -> Answer {
+    async fn listen(&self, run: RunId, knock: &Knock, pace: &Arc<Pace>) -> Answer {
         let (headers, known) = (&knock.parts.headers, known_versions());
         if let Err(error) = headers::agree(headers, Said::default(), known) {
             return disagreeing(error, known).answer(&Value::Null);
@@ -290,6 +289,12 @@ impl Front {
         let room = self.seats.reserve(knock.caller.client().name());
         let seat = room.and_then(|room| self.seats.sit(room, knock.caller.clone(), run, Arc::clone(pace)));
         let Some(seat) = seat else { return self.no_seat(knock.origin) };
+        if !self.gateway.still_stands(&knock.caller) {
+            return self.fallen(knock, None).await;
+        }
+        if !self.gateway.stands(&knock.caller, Some(run)) {
+            return self.refuse_session(knock, unknown_session()).await;
+        }
         farewell(keeping(self.sessions.listen(run, headers), seat))
     }
 
@@ -342,10 +347,10 @@ impl Front {
         if announced > bytes_max {
             return Err(too_large());
         }
-        match timeout(self.body_timeout, Limited::new(body, bytes_max).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(_)) => Err(Refusal::new(
+        match timeout(self.body_timeout, read_whole(body, bytes_max)).await {
+            Ok(Ok(body)) => Ok(body.into()),
+            Ok(Err(Unread::TooLarge)) => Err(too_large()),
+            Ok(Err(Unread::Broken)) => Err(Refusal::new(
                 StatusCode::BAD_REQUEST,
                 INVALID_REQUEST,
                 "body_broken",
@@ -379,6 +384,9 @@ impl Front {
         let call = asked(&method, || name.unwrap_or_default(), || uri_of(params)).filter(|_| is_request);
         let method = method.into_owned();
         let judged = Judged { id, method, is_request, call };
+        if let Some(answer) = self.look_again(knock, &judged).await {
+            return Err(answer);
+        }
         if let Err(refusal) = self.check(knock, &judged, params, demands) {
             return Err(self.refuse_judged(knock, judged, refusal).await);
         }
@@ -388,6 +396,35 @@ impl Front {
             return Err(answer);
         }
         Ok(judged)
+    }
+
+    /// Refuses a message whose caller, or whose run, no longer stands: its body may have taken its time.
+    async fn look_again(&self, knock: &Knock, judged: &Judged) -> Option<Answer> {
+        if !self.gateway.still_stands(&knock.caller) {
+            return Some(self.fallen(knock, judged.call.clone()).await);
+        }
+        let has_ended = knock.session.is_some_and(|run| !self.gateway.stands(&knock.caller, Some(run)));
+        if !has_ended {
+            return None;
+        }
+        let refusal = unknown_session();
+        Some(match judged.call.clone() {
+            Some(call) => self.refuse(knock, Some(call), &judged.id, refusal).await,
+            None => refusal.answer(&judged.id),
+        })
+    }
+
+    /// The answer to whoever has lost its right since it was known. A call is on record; the rest is counted.
+    pub(super) async fn fallen(&self, knock: &Knock, call: Option<CallKind>) -> Answer {
+        const WORD: &str = "unauthenticated";
+        match call {
+            Some(call) => {
+                let error = EdgeError { code: WORD, message: "authentication failed".into() };
+                self.record(knock, call, error).await;
+            }
+            None => self.gateway.count(knock.origin.source, WORD),
+        }
+        self.unauthorized(&knock.proof)
     }
 
     /// Refuses a message that can be read. What is no call is refused without a record, as it would be
@@ -448,7 +485,7 @@ impl Front {
         // The protocol itself refused it: no handler has seen it, so no guard has put it on record.
         let refusal = EdgeError { code: "protocol", message: "refused by the protocol".into() };
         if is_stream(&answer) {
-            return self.recorded_at_end(answer, knock.call(call), refusal, reached);
+            return self.recorded_at_end(answer, &knock, call, refusal, reached);
         }
         self.record(&knock, call, refusal).await;
         answer
@@ -459,15 +496,19 @@ impl Front {
     fn recorded_at_end(
         &self,
         answer: Answer,
-        call: Call,
+        knock: &Knock,
+        call: CallKind,
         refusal: EdgeError,
         reached: Arc<AtomicBool>,
     ) -> Answer {
-        let (gateway, mut unseen) = (Arc::clone(&self.gateway), Some((call, refusal)));
+        let (gateway, mut unseen) = (Arc::clone(&self.gateway), Some((knock.call(call), refusal)));
+        let (caller, session) = (knock.caller.clone(), knock.session);
         let at_end = stream::poll_fn(move |_| {
             if let Some((call, refusal)) = unseen.take().filter(|_| !reached.load(Ordering::Relaxed)) {
-                let gateway = Arc::clone(&gateway);
-                tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await });
+                let (gateway, caller) = (Arc::clone(&gateway), caller.clone());
+                tokio::spawn(
+                    async move { gateway.refuse_known_at_edge(call, refusal, &caller, session).await },
+                );
             }
             Poll::Ready(None)
         });
@@ -560,6 +601,9 @@ impl Front {
         let Judged { method, is_request, .. } = judged;
         let (method, is_request) = (method.as_str(), *is_request);
         let peek: Peek = serde_json::from_slice(params).map_err(|_| misfit())?;
+        if !peek.has_fitting_meta() {
+            return Err(misfit_meta());
+        }
         let known = known_versions();
         let headers = &knock.parts.headers;
         let (name, version) = (peek.name(method), peek.version(method));
@@ -609,8 +653,9 @@ impl Front {
 
     async fn record(&self, knock: &Knock, kind: CallKind, refusal: EdgeError) {
         let (gateway, call) = (Arc::clone(&self.gateway), knock.call(kind));
-        // A task of its own: a client that hangs up drops no record.
-        let _ = tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await }).await;
+        let (caller, session) = (knock.caller.clone(), knock.session);
+        let put = async move { gateway.refuse_known_at_edge(call, refusal, &caller, session).await };
+        let _ = tokio::spawn(put).await; // a task of its own: a client that hangs up drops no record
     }
 }
 

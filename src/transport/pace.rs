@@ -55,6 +55,7 @@ pub(super) struct Pace {
     write: Duration,
     now: Mutex<Now>,
     hung_up: CancellationToken,
+    makes_way: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -75,7 +76,8 @@ impl Pace {
             unread: false,
             ambiguous: false,
         };
-        Arc::new(Self { head, idle, write, now: Mutex::new(now), hung_up: CancellationToken::new() })
+        let (hung_up, makes_way) = Default::default();
+        Arc::new(Self { head, idle, write, now: Mutex::new(now), hung_up, makes_way })
     }
 
     /// Says that a request is answered without its body being read.
@@ -101,6 +103,22 @@ impl Pace {
     /// Cancelled when the connection is to end now.
     pub(super) const fn hung_up(&self) -> &CancellationToken {
         &self.hung_up
+    }
+
+    /// Asks the connection to end if it still waits for a next request, and else after the answer to that.
+    pub(super) fn make_way(&self) {
+        self.makes_way.cancel();
+    }
+
+    /// Cancelled when the connection is to make way for another.
+    pub(super) const fn makes_way(&self) -> &CancellationToken {
+        &self.makes_way
+    }
+
+    /// Until when the connection waits for a next request, where it does, and makes way for nobody yet.
+    pub(super) fn idle_until(&self) -> Option<Instant> {
+        let now = self.now();
+        now.deadline.filter(|_| now.phase == Phase::Idle && !self.makes_way.is_cancelled())
     }
 
     /// Whether the client has not read all that was written.
@@ -151,6 +169,11 @@ impl Pace {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.now().deadline
+    }
+
+    /// Whether a request was answered, and no other has begun.
+    pub(super) fn is_idle(&self) -> bool {
+        self.now().phase == Phase::Idle
     }
 
     /// Whether no request is being worked on.

@@ -71,6 +71,11 @@ pub(super) struct Arguments {
 }
 
 impl Peek {
+    /// Whether what is said beside the parameters has the form that it has for all methods.
+    pub(super) fn has_fitting_meta(&self) -> bool {
+        self.meta.is_object() || self.meta.is_null()
+    }
+
     pub(super) fn name(&self, method: &str) -> Option<&str> {
         match method {
             "tools/call" | "prompts/get" => self.name.as_str(),

@@ -73,6 +73,10 @@ pub(super) fn misfit() -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, INVALID_PARAMS, "params", "the parameters do not fit the method")
 }
 
+pub(super) fn misfit_meta() -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, INVALID_PARAMS, "params", "`_meta` must be an object")
+}
+
 /// A method that the client's revision does not have. Such revisions know a 404 only as the end of a session.
 pub(super) fn two_lengths() -> Refusal {
     let message = "the request says in two ways where its body ends";

@@ -28,6 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     front::Front,
+    guests::Guests,
     pace::{Line, Pace, Phase, paced},
     refusal::{Answer, BUSY, INVALID_REQUEST, Refusal},
     tls::{Greeting, Tls},
@@ -46,6 +47,9 @@ const WRITE_MAX: Duration = Duration::from_secs(30);
 /// How many connections beyond the cap are told so at once; the rest are closed without a word, as all of
 /// them are where telling them would take a handshake.
 const TURNED_AWAY_MAX: usize = 128;
+
+/// How long a new connection waits for the place of an idle one.
+const MADE_WAY_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a connection that is turned away may take to be told so.
 const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
@@ -77,6 +81,7 @@ pub(super) async fn serve(
     let room = Arc::new(Semaphore::new(permits(bounds.connections_max)));
     let doormat = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     let connections = TaskTracker::new();
+    let mut guests = Guests::default();
     loop {
         let (stream, source) = tokio::select! {
             biased;
@@ -91,18 +96,34 @@ pub(super) async fn serve(
         };
         // Without it a reply may wait 40 ms for an acknowledgement.
         let _ = stream.set_nodelay(true);
-        if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
-            let (tls, front) = (tls.clone(), Arc::clone(&front));
-            let pace = Pace::begin(bounds.head, bounds.idle, WRITE_MAX);
-            connections.spawn(welcome(stream, source, tls, front, pace, stop.clone(), permit));
-        } else {
+        let free = Arc::clone(&room).try_acquire_owned().ok();
+        let on_mat = if free.is_none() { Arc::clone(&doormat).try_acquire_owned().ok() } else { None };
+        if free.is_none() && on_mat.is_none() {
             front.count(source, "connections_full");
-            if tls.is_none()
-                && let Ok(permit) = Arc::clone(&doormat).try_acquire_owned()
-            {
-                connections.spawn(turn_away(stream, full(), stop.clone(), permit));
-            }
+            continue;
         }
+        let is_awaited = free.is_none() && guests.one_makes_way();
+        let pace = Pace::begin(bounds.head, bounds.idle, WRITE_MAX);
+        guests.let_in(&pace);
+        let (tls, front, stop) = (tls.clone(), Arc::clone(&front), stop.clone());
+        let newcomer = Newcomer { stream, source, tls, front, pace, stop };
+        let room = is_awaited.then(|| Arc::clone(&room));
+        connections.spawn(async move {
+            let made_way = async {
+                let room = room?;
+                timeout(MADE_WAY_WITHIN, room.acquire_owned()).await.ok()?.ok()
+            };
+            match free {
+                Some(permit) => newcomer.welcome(permit).await,
+                None => match made_way.await {
+                    Some(permit) => {
+                        drop(on_mat); // others may wait there
+                        newcomer.welcome(permit).await;
+                    }
+                    None => newcomer.turn_away(on_mat).await,
+                },
+            }
+        });
     }
     drop(listener);
     connections.close();
@@ -123,39 +144,52 @@ async fn rest_after(error: &io::Error) {
     }
 }
 
-/// Serves one connection.
-async fn welcome(
+/// A connection that was accepted.
+struct Newcomer {
     stream: TcpStream,
     source: SocketAddr,
     tls: Option<Arc<Tls>>,
     front: Arc<Front>,
     pace: Arc<Pace>,
     stop: CancellationToken,
-    permit: OwnedSemaphorePermit,
-) {
-    let Some(tls) = tls else {
-        converse(stream, Visitor::of(source), front, pace, stop).await;
-        return drop(permit);
-    };
-    let greeting = tokio::select! {
-        biased;
-        () = stop.cancelled() => return,
-        // The head's own deadline: a handshake takes its time from it.
-        () = sleep_until(pace.deadline().unwrap_or_else(Instant::now)) => Greeting::Refused("handshake_timeout"),
-        greeting = tls.greet(stream) => greeting,
-    };
-    match greeting {
-        Greeting::Known(stream, certificate) => {
-            let visitor = Visitor { source, certificate };
-            converse(stream, visitor, front, pace, stop).await;
-            drop(permit);
+}
+
+impl Newcomer {
+    /// Serves the connection.
+    async fn welcome(self, permit: OwnedSemaphorePermit) {
+        let Self { stream, source, tls, front, pace, stop } = self;
+        let Some(tls) = tls else {
+            converse(stream, Visitor::of(source), front, pace, stop).await;
+            return drop(permit);
+        };
+        let greeting = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            // The head's own deadline: a handshake takes its time from it.
+            () = sleep_until(pace.deadline().unwrap_or_else(Instant::now)) => Greeting::Refused("handshake_timeout"),
+            greeting = tls.greet(stream) => greeting,
+        };
+        match greeting {
+            Greeting::Known(stream, certificate) => {
+                let visitor = Visitor { source, certificate };
+                converse(stream, visitor, front, pace, stop).await;
+                drop(permit);
+            }
+            Greeting::Plain(stream) => {
+                front.count(source, "plain_http");
+                turn_away(stream, plain(), stop, permit).await;
+            }
+            Greeting::Refused(word) => front.count(source, word),
+            Greeting::Left => {}
         }
-        Greeting::Plain(stream) => {
-            front.count(source, "plain_http");
-            turn_away(stream, plain(), stop, permit).await;
+    }
+
+    /// Says that there is no room, where that takes no handshake.
+    async fn turn_away(self, on_mat: Option<OwnedSemaphorePermit>) {
+        self.front.count(self.source, "connections_full");
+        if let Some(permit) = on_mat.filter(|_| self.tls.is_none()) {
+            turn_away(self.stream, full(), self.stop, permit).await;
         }
-        Greeting::Refused(word) => front.count(source, word),
-        Greeting::Left => {}
     }
 }
 
@@ -178,6 +212,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     });
     let connection = builder().serve_connection(TokioIo::new(Line::new(stream, Arc::clone(&pace))), service);
     drive(connection, &pace, stop).await;
+    pace.enter(Phase::Closing); // what has ended waits for nothing
 }
 
 /// What the one request of a connection may take.
@@ -272,6 +307,8 @@ where
     let mut stopping = false;
     let mut hung_up = pin!(pace.hung_up().cancelled());
     let mut hanging_up = false;
+    let mut made_way = pin!(pace.makes_way().cancelled());
+    let mut making_way = false;
     poll_fn(|context| {
         if !hanging_up && hung_up.as_mut().poll(context).is_ready() {
             hanging_up = true;
@@ -287,6 +324,15 @@ where
         }
         if connection.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
+        }
+        // Once what has come is read: a request that is there is answered.
+        if !making_way && made_way.as_mut().poll(context).is_ready() {
+            making_way = true;
+            if pace.is_idle() {
+                return Poll::Ready(());
+            }
+            connection.as_mut().graceful_shutdown();
+            context.waker().wake_by_ref();
         }
         let Some(deadline) = pace.deadline() else { return Poll::Pending };
         if alarm.deadline() != deadline {

@@ -229,11 +229,13 @@ impl Front {
 
     /// Opens a stream, which is a session.
     async fn open_stream(&self, streams: &Arc<Streams>, knock: Knock, pace: &Arc<Pace>) -> Answer {
-        let Knock { caller, origin, .. } = knock;
+        let (caller, origin) = (knock.caller.clone(), knock.origin);
         let (streams, gateway) = (Arc::clone(streams), Arc::clone(self.gateway()));
         let (seats, of_body) = (Arc::clone(self.seats()), Arc::clone(pace));
         // A task of its own: a client that hangs up leaves no session that has begun and ends with nothing.
         match tokio::spawn(async move { streams.begin(gateway, seats, caller, of_body).await }).await {
+            // It took its time to begin. One that is dropped ends.
+            Ok(Ok(_)) if !self.gateway().still_stands(&knock.caller) => self.fallen(&knock, None).await,
             Ok(Ok(events)) => farewell(events_answer(events)),
             Ok(Err(NotBegun::Full)) => self.no_seat(origin),
             Ok(Err(NotBegun::Session(error))) => self.not_begun(error, origin, &Value::Null),
@@ -253,6 +255,7 @@ impl Front {
         };
         if stream.owns_run {
             knock.proof.run = Some(RunClaim::Session(id.into()));
+            knock.session = Some(stream.run);
         }
         if let Err(refusal) = is_readable(&knock.parts.headers) {
             return self.refuse(&knock, None, &Value::Null, refusal).await;
@@ -306,7 +309,9 @@ impl Front {
         };
         message.insert_extension(as_parts(shown));
         message.insert_extension(Place(Arc::new(place)));
-        let unseen = judged.call.clone().map(|kind| Unseen { call: knock.call(kind), reached });
+        let (caller, session) = (knock.caller.clone(), knock.session);
+        let unseen =
+            judged.call.clone().map(|kind| Unseen { call: knock.call(kind), caller, session, reached });
         match stream.inbox.post(message, unseen) {
             Ok(()) => accepted(),
             Err(Untaken::Full) => {

@@ -566,6 +566,41 @@ async fn connections_beyond_the_cap_are_answered_503_at_once() {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
+/// A connection on which a request was answered, and no other has come.
+async fn idle(gate: &Gate) -> TcpStream {
+    let mut stream = TcpStream::connect(gate.address).await.unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let read = timeout(Duration::from_secs(5), stream.read(&mut [0; 4096])).await.unwrap().unwrap();
+    assert!(read > 0);
+    stream
+}
+
+#[tokio::test]
+async fn a_connection_that_is_idle_makes_way_and_none_that_is_being_answered() {
+    let gate = Gate::serve(project().listener(json!({ "connections": 4, "idle-timeout": "600s" }))).await;
+    let busy = tokio::spawn({
+        let (address, bytes) = (gate.address, request(POST, &[], call("later").as_bytes()));
+        async move { talk(address, &bytes).await }
+    });
+    while gate.backend.hits() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut held = Vec::new();
+    for _ in 0..200 {
+        held.push(idle(&gate).await); // more than there may be connections, and each is answered
+    }
+    let mut open = 0;
+    for stream in &mut held {
+        let read = timeout(Duration::from_millis(20), stream.read(&mut [0; 1])).await;
+        open += usize::from(read.is_err());
+        assert!(open == 0 || read.is_err(), "the oldest made way");
+    }
+    assert_eq!(open, 3);
+    let answer = talk(gate.address, &request(POST, &[], CALL.as_bytes())).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(busy.await.unwrap().status, 200, "what was being answered is answered");
+}
+
 #[tokio::test]
 async fn requests_beyond_the_cap_are_answered_503_at_once() {
     let gate = Gate::serve(project().listener(json!({ "in-flight": 1 }))).await;
@@ -619,4 +654,25 @@ async fn a_head_that_is_too_large_or_has_too_many_headers_is_refused() {
     let many: Vec<String> = (0..200).map(|at| format!("X-{at}: 1")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(talk(gate.address, &request(POST, &many, b"")).await.status, 431);
+}
+
+#[tokio::test]
+async fn a_message_whose_meta_is_no_object_is_told_so() {
+    let gate = Gate::serve(project()).await;
+    for meta in ["5", "\"a\"", "[]", "[{}]", "true"] {
+        for method in ["tools/call", "tools/list"] {
+            let params = format!(r#"{{"name":"get","arguments":{{"id":"1"}},"_meta":{meta}}}"#);
+            let body = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{params}}}"#);
+            let answer = talk(gate.address, &request(POST, &[], body.as_bytes())).await;
+            let error = &answer.json()["error"];
+            assert_eq!((answer.status, &error["code"]), (400, &json!(-32602)), "{answer:?}");
+            assert_eq!(error["message"], "`_meta` must be an object", "{meta}");
+        }
+    }
+    let outcomes = gate.records_of("outcome");
+    let of_calls = outcomes.iter().filter(|one| one["stage"] == "edge" && one["call"]["target"] == "get");
+    assert_eq!((outcomes.len(), of_calls.count()), (5, 5), "{outcomes:#?}");
+    let body = CALL.replace("\"name\"", "\"_meta\":null,\"name\"");
+    let answer = talk(gate.address, &request(POST, &[], body.as_bytes())).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
 }

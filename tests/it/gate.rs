@@ -1,6 +1,9 @@
 //! A gate that serves a project over HTTP, and what its clients and its log see.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use callgate::{
     app::App,
@@ -123,6 +126,11 @@ impl Gate {
     /// Every record so far.
     pub(crate) fn records(&self) -> Vec<Value> {
         self.records_from(0)
+    }
+
+    /// The folder of its state.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
     }
 
     /// How many records the log holds now, for [`Gate::records_from`].

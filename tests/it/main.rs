@@ -31,6 +31,7 @@ mod credentials;
 mod certificates;
 mod echoes;
 mod egress;
+mod held;
 mod help;
 mod hiding;
 mod failures;

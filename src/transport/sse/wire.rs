@@ -27,6 +27,7 @@ use tokio::{
 use crate::{
     call::Call,
     gateway::{EdgeError, Gateway},
+    identity::Caller,
     runs::RunId,
     transport::pace::Pace,
 };
@@ -55,6 +56,8 @@ pub(super) struct Event {
 #[derive(Debug)]
 pub(super) struct Unseen {
     pub(super) call: Call,
+    pub(super) caller: Caller,
+    pub(super) session: Option<RunId>,
     pub(super) reached: Arc<AtomicBool>,
 }
 
@@ -224,12 +227,13 @@ async fn room_for(text: &Bytes, bytes: Arc<Semaphore>, pace: &Pace) -> Option<Ow
 }
 
 /// Puts a call on record that the protocol refused itself.
-async fn record(gateway: Arc<Gateway>, Unseen { call, reached }: Unseen) {
+async fn record(gateway: Arc<Gateway>, Unseen { call, caller, session, reached }: Unseen) {
     if reached.load(Ordering::Relaxed) {
         return; // the guards did
     }
     let refusal = EdgeError { code: "protocol", message: "refused by the protocol".into() };
-    let _ = tokio::spawn(async move { gateway.refuse_at_edge(call, refusal).await }).await;
+    let put = async move { gateway.refuse_known_at_edge(call, refusal, &caller, session).await };
+    let _ = tokio::spawn(put).await;
 }
 
 /// An event of one line of data, which JSON always is.
