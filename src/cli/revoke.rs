@@ -11,6 +11,7 @@ use super::{
     typed_key::refuse_key_as_name,
     visible::visible,
 };
+use crate::admin::is_like_a_token;
 
 /// What `revoke` takes.
 #[derive(Debug, Args)]
@@ -56,6 +57,10 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
     let Arguments { kind, name, issuer, reason, admin } = arguments;
     if let (Kind::Key, Err(error)) = (kind, refuse_key_as_name(&name)) {
         return printer.fail(&error);
+    }
+    if matches!(kind, Kind::Token) && is_like_a_token(&name) {
+        return printer
+            .fail("a token is named by its `jti`, never by the token itself: that would stay good");
     }
     let mut body = json!({ "kind": kind.word(), "name": name, "reason": reason });
     if let (Some(issuer), Some(members)) = (&issuer, body.as_object_mut()) {
