@@ -10,6 +10,7 @@ mod keys;
 mod listener;
 mod request;
 mod slip;
+mod strangers;
 
 pub use error::ApiError;
 pub use keys::NewAdminKey;
