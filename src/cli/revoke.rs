@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{
-    admin::{AdminArguments, AdminClient},
+    admin::{AdminArguments, AdminClient, Member, is_text},
     output::{DOUBT, GOOD, Printer},
     typed_key::refuse_key_as_name,
     visible::visible,
@@ -53,6 +53,9 @@ impl Kind {
     }
 }
 
+const REVOKED: [Member; 3] =
+    [("/revoked/kind", is_text), ("/revoked/name", is_text), ("/known", Value::is_boolean)];
+
 pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) -> ExitCode {
     let Arguments { kind, name, issuer, reason, admin } = arguments;
     if let (Kind::Key, Err(error)) = (kind, refuse_key_as_name(&name)) {
@@ -67,7 +70,7 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
         members.insert("issuer".to_owned(), issuer.as_str().into());
     }
     let answer = match AdminClient::new(&admin, config) {
-        Ok(client) => client.post("/v1/revoke", &body).await,
+        Ok(client) => client.post("/v1/revoke", &body, &REVOKED).await,
         Err(error) => Err(error),
     };
     let mut answer = match answer {
