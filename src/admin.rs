@@ -9,7 +9,10 @@ mod error;
 mod keys;
 mod listener;
 mod request;
+mod slip;
+mod strangers;
 
 pub use error::ApiError;
 pub use keys::NewAdminKey;
 pub use listener::{AdminError, AdminServer};
+pub(crate) use slip::{REFUSED, holds_secret, is_like_a_token};

@@ -38,8 +38,12 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use output::Printer;
 use scrubbed::Scrubbed;
+use typed_key::refuse_secrets;
 
-use crate::credential::LiveSecrets;
+use crate::{
+    admin::{REFUSED, holds_secret},
+    credential::LiveSecrets,
+};
 
 /// What every command takes stands below what it takes alone.
 const GLOBAL: &str = "Global options";
@@ -126,13 +130,20 @@ pub fn command() -> clap::Command {
 /// Runs the command that was typed.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misunderstood(&error),
+    };
     // Both libraries that need a provider are told which one, first thing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // There is one for as long as the process lives, and it is handed to whoever holds or writes something.
     let secrets: &'static LiveSecrets = Box::leak(Box::default());
     log_to_stderr(secrets.clone());
     let printer = Printer::new(cli.json, secrets);
+    if let (true, Err(message)) = (cli.command.takes_no_secret(), refuse_secrets(std::env::args_os().skip(1)))
+    {
+        return printer.fail(&message);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return printer.fail(&format!("the runtime does not start: {error}")),
@@ -141,6 +152,32 @@ pub fn run() -> ExitCode {
     // A pending read of standard input cannot be cancelled, and must not keep the process.
     runtime.shutdown_background();
     code
+}
+
+/// Says what is wrong with the command line, unless a key or a token would be said with it.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    if holds_secret(&error.to_string()) {
+        let secrets: &'static LiveSecrets = Box::leak(Box::default());
+        let _ = Printer::new(false, secrets).fail(REFUSED);
+    } else {
+        let _ = error.print();
+    }
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+impl Command {
+    /// Whether nothing that is typed for it is a tool's argument, or a thing to look for, which may be anything.
+    const fn takes_no_secret(&self) -> bool {
+        !matches!(
+            self,
+            Self::Call(_)
+                | Self::Explain(_)
+                | Self::Audit(_)
+                | Self::Demo(_)
+                | Self::Test(_)
+                | Self::Completions { .. }
+        )
+    }
 }
 
 async fn dispatch(printer: Printer, cli: Cli) -> ExitCode {

@@ -15,6 +15,7 @@ use super::{
     error::ApiError,
     keys::Admin,
     request::body,
+    slip::is_like_a_token,
 };
 use crate::{
     gateway::Gateway,
@@ -34,6 +35,10 @@ const KEY_DAYS_MAX: i64 = 366;
 const OVERLAP_S: u64 = 86_400;
 /// How long it can.
 const OVERLAP_S_MAX: u64 = 30 * 86_400;
+/// How long the id of a token may be.
+const TOKEN_ID_BYTES_MAX: usize = 512;
+/// How long the ids of the server's own tokens are.
+const OWN_TOKEN_ID_BYTES: usize = 32;
 /// What the end of a key's life looks like.
 const EXPIRES: &str = "a day such as `2027-06-30`, or a moment (RFC 3339)";
 
@@ -217,6 +222,7 @@ impl Api {
             }
             Kind::Token => {
                 let issuer = issuer.unwrap_or_default();
+                token_id(&name, self.gateway.metadata().own_issuer() == Some(issuer.as_str()))?;
                 let known = self.gateway.knows_issuer(&issuer);
                 (Revocation::Token(TokenId { issuer, id: name }), known)
             }
@@ -362,6 +368,22 @@ fn run_id(text: &str) -> Result<RunId, ApiError> {
     RunId::parse(text).ok_or_else(|| ApiError::bad("name", "a run's id is 32 hexadecimal digits"))
 }
 
+/// Refuses what cannot be a token's id: a revocation that matches no token would pass for one that does.
+fn token_id(text: &str, is_own: bool) -> Result<(), ApiError> {
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let expected = if is_like_a_token(text) {
+        "a token is named by its `jti`, never by the token itself: that would stay good".to_owned()
+    } else if is_own && !(text.len() == OWN_TOKEN_ID_BYTES && text.bytes().all(is_hex)) {
+        format!("the `jti` of this server's tokens is {OWN_TOKEN_ID_BYTES} lower-case hexadecimal digits")
+    } else if !((1..=TOKEN_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()))
+    {
+        format!("a token's `jti` is 1 to {TOKEN_ID_BYTES_MAX} visible ASCII characters without a blank")
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::bad("name", expected))
+}
+
 /// When a new key is to expire: a day (from its start in UTC on) or a moment, within a year.
 fn expiry(asked: Option<&str>, now: Timestamp) -> Result<Timestamp, ApiError> {
     let day_s = 86_400;
@@ -393,6 +415,26 @@ fn random<const N: usize>() -> Result<[u8; N], ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_named_by_what_could_be_its_id_and_by_nothing_else() {
+        let refused = |text: &str, is_own| token_id(text, is_own).unwrap_err().message;
+        let id = "0f3c5a1b2c3d4e5f0f3c5a1b2c3d4e5f";
+        for (text, is_own) in [(id, true), (id, false), ("t-1", false), ("AT.0mP4JKAZX1.oar1", false)] {
+            assert!(token_id(text, is_own).is_ok(), "{text}");
+        }
+        for is_own in [true, false] {
+            let token = "eyJhbGciOiJFUzI1NiJ9.eyJqdGkiOiJ4In0.c2ln";
+            assert!(refused(token, is_own).contains("never by the token itself"));
+        }
+        for odd in [&id[1..], &id.to_uppercase(), "t-1", "", &format!("{id} "), &format!("{id}0")] {
+            assert!(refused(odd, true).contains("lower-case hexadecimal"), "{odd}");
+        }
+        for odd in ["", "a b", " a", "a\n", "é", &"a".repeat(513)] {
+            let said = refused(odd, false);
+            assert!(said.contains("visible ASCII"), "{odd}: {said}");
+        }
+    }
 
     #[test]
     fn a_key_expires_on_a_day_or_at_a_moment_within_a_year() {

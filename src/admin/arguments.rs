@@ -3,7 +3,10 @@
 use http::StatusCode;
 use serde_json::{Map, Value};
 
-use super::error::ApiError;
+use super::{
+    error::ApiError,
+    slip::{REFUSED, holds_secret},
+};
 use crate::strict::{self, Bounds};
 
 /// How much of what was sent is repeated.
@@ -36,6 +39,10 @@ pub(super) fn parse<T: Asked>(bytes: &[u8]) -> Result<T, ApiError> {
     let Value::Object(left) = value else {
         return Err(wrong(format!("the body has to be a JSON object, not {}", described(&value))));
     };
+    // Nothing is asked with a secret, and most of what is there could be kept or repeated.
+    if left.iter().any(|(name, value)| holds_secret(name) || value.as_str().is_some_and(holds_secret)) {
+        return Err(ApiError::bad("secret", REFUSED));
+    }
     let mut arguments = Arguments { left, known: Vec::new() };
     let asked = T::take(&mut arguments)?;
     arguments.finish()?;
@@ -94,6 +101,7 @@ fn described(value: &Value) -> String {
         Value::Null => "`null`".to_owned(),
         Value::Bool(said) => format!("`{said}`"),
         Value::Number(number) => format!("the number `{number}`"),
+        Value::String(text) if holds_secret(text) => "a key or a token".to_owned(),
         Value::String(text) => format!("`{}`", shown(text)),
         Value::Array(_) => "an array".to_owned(),
         Value::Object(_) => "an object".to_owned(),
@@ -145,6 +153,23 @@ mod tests {
         insta::assert_snapshot!(refused(json!({ "hours": -1 })), @"`hours` has to be a number of hours, not the number `-1`");
         insta::assert_snapshot!(refused(json!({ "hours": 1, "why": ["a"] })), @"`why` has to be a text, not an array");
         insta::assert_snapshot!(refused(json!({ "hours": 1, "whom": "a" })), @"`whom` is not taken here: `hours`, `why` are");
+    }
+
+    #[test]
+    fn a_key_or_a_token_is_refused_without_a_word_of_it_wherever_it_stands() {
+        let [key, token] = ["cg_k1_0123456789abcdef", "eyJhbGciOiJFUzI1NiJ9.eyJqdGkiOiJ4In0.c2ln"];
+        for secret in [key, token] {
+            for body in [
+                json!({ "hours": secret }),
+                json!({ "hours": 1, "why": format!("{secret} was lost") }),
+                json!({ "hours": 1, (secret): 1 }),
+            ] {
+                let refusal = parse::<Rest>(body.to_string().as_bytes()).unwrap_err();
+                assert_eq!((refusal.code, refusal.message.as_str()), ("secret", REFUSED), "{body}");
+            }
+            let alone = read(json!(secret)).unwrap_err();
+            assert!(!alone.contains(secret), "{alone}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The listener and its connections: few, short, and one request each.
+//! The listener and its connections: few, short, and one request each. Who has a key is never kept waiting by who
+//! has none.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -14,7 +15,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{api::Api, error::ApiError, keys, request};
+use super::{
+    api::Api,
+    error::ApiError,
+    keys, request,
+    strangers::{Stranger, Strangers},
+};
 use crate::{
     gateway::Gateway,
     manifest::{AdminKeys, AdminListener},
@@ -23,8 +29,8 @@ use crate::{
     upstream::Upstreams,
 };
 
-/// How many connections may be open.
-const CONNECTIONS_MAX: usize = 32;
+/// How many requests with an admin key are answered at once.
+const REQUESTS_MAX: usize = 32;
 /// How large the head of a request may be.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// How many headers a request may have.
@@ -82,16 +88,14 @@ impl AdminServer {
         stop: CancellationToken,
     ) {
         let _registered = gateway.listens_on(self.address); // no call goes here
-        let desk = Arc::new(Desk { keys: self.keys, api: Api::new(gateway, runs, upstreams) });
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let desk = Arc::new(Desk {
+            keys: self.keys,
+            room: Semaphore::new(REQUESTS_MAX),
+            api: Api::new(gateway, runs, upstreams),
+        });
+        let strangers = Arc::new(Strangers::default());
         let connections = TaskTracker::new();
         loop {
-            // Without room nobody is accepted: those who wait are on this machine.
-            let permit = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                permit = Arc::clone(&room).acquire_owned() => permit,
-            };
             let accepted = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -99,11 +103,12 @@ impl AdminServer {
             };
             match accepted {
                 Ok((stream, source)) => {
-                    let (desk, stop) = (Arc::clone(&desk), stop.clone());
-                    connections.spawn(async move {
-                        desk.welcome(stream, source, stop).await;
-                        drop(permit);
-                    });
+                    let stranger = tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break,
+                        stranger = strangers.welcome() => Arc::new(stranger),
+                    };
+                    connections.spawn(Arc::clone(&desk).welcome(stream, source, stranger, stop.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no admin connection could be accepted");
@@ -120,27 +125,38 @@ impl AdminServer {
 #[derive(Debug)]
 struct Desk {
     keys: AdminKeys,
+    room: Semaphore,
     api: Api,
 }
 
 impl Desk {
-    async fn welcome(self: Arc<Self>, stream: TcpStream, source: SocketAddr, stop: CancellationToken) {
+    async fn welcome(
+        self: Arc<Self>,
+        stream: TcpStream,
+        source: SocketAddr,
+        stranger: Arc<Stranger>,
+        stop: CancellationToken,
+    ) {
         let bounds = OneRequest { head_bytes_max: HEAD_BYTES_MAX, headers_max: HEADERS_MAX, head: HEAD_MAX };
         let answering = answer_one(stream, bounds, stop, |request| {
-            let desk = Arc::clone(&self);
+            let (desk, stranger) = (Arc::clone(&self), Arc::clone(&stranger));
             // A task of its own: a client that hangs up does not stop a change half-way.
-            let answered = tokio::spawn(async move { desk.decide(source, request).await });
+            let answered = tokio::spawn(async move { desk.decide(source, &stranger, request).await });
             async move {
                 let answered = answered.await.unwrap_or_else(|_| Err(broken()));
                 response(&answered).map(|body| body.boxed())
             }
         });
-        let _ = timeout(CONNECTION_MAX, answering).await;
+        tokio::select! {
+            _ = timeout(CONNECTION_MAX, answering) => {}
+            () = stranger.hung_up() => {}
+        }
     }
 
     async fn decide(
         &self,
         source: SocketAddr,
+        stranger: &Stranger,
         request: Result<Request<Incoming>, Ambiguous>,
     ) -> Result<Value, ApiError> {
         let two_lengths = |_| ApiError::bad("framing", "the request says in two ways where its body ends");
@@ -152,6 +168,10 @@ impl Desk {
             self.api.count(source, code);
             ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "authentication failed")
         })?;
+        let _room = self.room.acquire().await.map_err(|_| broken())?;
+        if !stranger.is_known_now() {
+            return Err(broken());
+        }
         let (method, path) = request::route(&parts);
         let request = Request::from_parts(parts, body);
         self.api.answer(admin, source, &method, &path, request).await

@@ -26,6 +26,14 @@ pub(super) struct AdminArguments {
     admin_key_file: Option<PathBuf>,
 }
 
+/// A member that an answer of the listener has to have: where it is, and what it has to be.
+pub(super) type Member = (&'static str, fn(&Value) -> bool);
+
+/// Whether a value is a text with something in it.
+pub(super) fn is_text(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| !text.is_empty())
+}
+
 const KEY_VARIABLE: &str = "CALLGATE_ADMIN_KEY";
 
 /// The admin listener of a server that runs.
@@ -65,19 +73,25 @@ impl AdminClient {
     ///
     /// # Errors
     /// When no server answers, or it refuses: why, in a line.
-    pub(super) async fn get(&self, path: &str) -> Result<Value, String> {
-        self.send(Method::GET, path, None).await
+    pub(super) async fn get(&self, path: &str, members: &[Member]) -> Result<Value, String> {
+        self.send(Method::GET, path, None, members).await
     }
 
     /// Asks for a change.
     ///
     /// # Errors
     /// When no server answers, or it refuses: why, in a line.
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
-        self.send(Method::POST, path, Some(body)).await
+    pub(super) async fn post(&self, path: &str, body: &Value, members: &[Member]) -> Result<Value, String> {
+        self.send(Method::POST, path, Some(body), members).await
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        members: &[Member],
+    ) -> Result<Value, String> {
         let mut request = Request::new(method, self.remote.endpoint(path)?);
         let shown = format!("Bearer {}", self.key.expose_secret());
         let mut shown =
@@ -90,15 +104,21 @@ impl AdminClient {
         }
         let (status, answer) = self.remote.ask(request).await?;
         let base = self.remote.base();
+        let other = || format!("what answers at {base} is no callgate admin listener");
         if status.is_success() {
-            return answer.ok_or_else(|| format!("{base} is no admin listener"));
+            // Anything can answer with JSON, and would be believed that access was taken away.
+            return answer.filter(|answer| holds(answer, members)).ok_or_else(other);
         }
         if status == StatusCode::UNAUTHORIZED {
             return Err(format!("{base} does not take the admin key"));
         }
         let message = answer.as_ref().and_then(|answer| answer.pointer("/error/message")?.as_str());
-        Err(message.map_or_else(|| format!("{base} is no admin listener"), str::to_owned))
+        Err(message.map_or_else(other, str::to_owned))
     }
+}
+
+fn holds(answer: &Value, members: &[Member]) -> bool {
+    members.iter().all(|(place, is_right)| answer.pointer(place).is_some_and(is_right))
 }
 
 /// Where the project's file says that the listener is.
@@ -119,5 +139,24 @@ fn of_project(config: &Path) -> Result<Url, String> {
         None => {
             Err(format!("`{}` does not load; pass `--admin-url`, or run `callgate check`", config.display()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_without_its_members_is_not_the_listeners() {
+        let members: &[Member] = &[("/revoked/kind", is_text), ("/known", Value::is_boolean)];
+        assert!(holds(&json!({ "revoked": { "kind": "key" }, "known": true }), members));
+        for other in [json!({}), json!([]), json!({ "revoked": true, "known": true }), json!({ "ok": true })]
+        {
+            assert!(!holds(&other, members), "{other}");
+        }
+        let mistyped = json!({ "revoked": { "kind": "" }, "known": "true" });
+        assert!(!holds(&mistyped, members));
     }
 }

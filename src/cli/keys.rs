@@ -7,7 +7,7 @@ use jiff::{Timestamp, ToSpan as _, civil::Date, tz::TimeZone};
 use serde_json::{Value, json};
 
 use super::{
-    admin::{AdminArguments, AdminClient},
+    admin::{AdminArguments, AdminClient, Member, is_text},
     output::{GOOD, Printer},
     runs::{items, more, text},
     typed_key::typed_key_id,
@@ -68,6 +68,8 @@ enum Command {
     },
 }
 
+const MADE: [Member; 4] = [("/id", is_text), ("/client", is_text), ("/expires", is_text), ("/key", is_text)];
+
 pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) -> ExitCode {
     let done = match arguments.command {
         Command::New { admin: Some(name), expires, .. } => new_admin(printer, &name, expires.as_deref()),
@@ -107,7 +109,7 @@ async fn make(
     path: &str,
     body: &Value,
 ) -> Result<(), String> {
-    let answer = AdminClient::new(server, config)?.post(path, body).await?;
+    let answer = AdminClient::new(server, config)?.post(path, body, &MADE).await?;
     printer.report(&answer, || {
         let said = |pointer| text(&answer, pointer);
         let (id, client, expires) = (said("/id"), said("/client"), said("/expires"));
@@ -157,7 +159,7 @@ fn tell_admin(printer: &Printer, name: &str, expires: Date, made: &NewAdminKey) 
 }
 
 async fn list(printer: &Printer, config: &Path, server: &AdminArguments) -> Result<(), String> {
-    let answer = AdminClient::new(server, config)?.get("/v1/keys").await?;
+    let answer = AdminClient::new(server, config)?.get("/v1/keys", &[("/keys", Value::is_array)]).await?;
     printer.report(&answer, || {
         let rows: Vec<Vec<String>> = items(&answer, "keys").map(row).collect();
         printer.table(&["client", "key", "from", "until", "last used"], &rows);
@@ -181,7 +183,9 @@ async fn revoke(
 ) -> Result<(), String> {
     let id = typed_key_id(id)?;
     let body = json!({ "id": id, "reason": reason });
-    let answer = AdminClient::new(server, config)?.post("/v1/keys/revoke", &body).await?;
+    let answer = AdminClient::new(server, config)?
+        .post("/v1/keys/revoke", &body, &[("/revoked/name", is_text)])
+        .await?;
     printer.report(&answer, || printer.line(&format!("{GOOD}revoked:{GOOD:#} key `{id}`")));
     Ok(())
 }

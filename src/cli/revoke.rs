@@ -6,11 +6,12 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{
-    admin::{AdminArguments, AdminClient},
+    admin::{AdminArguments, AdminClient, Member, is_text},
     output::{DOUBT, GOOD, Printer},
     typed_key::refuse_key_as_name,
     visible::visible,
 };
+use crate::admin::is_like_a_token;
 
 /// What `revoke` takes.
 #[derive(Debug, Args)]
@@ -52,17 +53,24 @@ impl Kind {
     }
 }
 
+const REVOKED: [Member; 3] =
+    [("/revoked/kind", is_text), ("/revoked/name", is_text), ("/known", Value::is_boolean)];
+
 pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) -> ExitCode {
     let Arguments { kind, name, issuer, reason, admin } = arguments;
     if let (Kind::Key, Err(error)) = (kind, refuse_key_as_name(&name)) {
         return printer.fail(&error);
+    }
+    if matches!(kind, Kind::Token) && is_like_a_token(&name) {
+        return printer
+            .fail("a token is named by its `jti`, never by the token itself: that would stay good");
     }
     let mut body = json!({ "kind": kind.word(), "name": name, "reason": reason });
     if let (Some(issuer), Some(members)) = (&issuer, body.as_object_mut()) {
         members.insert("issuer".to_owned(), issuer.as_str().into());
     }
     let answer = match AdminClient::new(&admin, config) {
-        Ok(client) => client.post("/v1/revoke", &body).await,
+        Ok(client) => client.post("/v1/revoke", &body, &REVOKED).await,
         Err(error) => Err(error),
     };
     let mut answer = match answer {

@@ -48,7 +48,7 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
 }
 
 async fn list(printer: &Printer, config: &Path, admin: &AdminArguments) -> Result<(), String> {
-    let answer = AdminClient::new(admin, config)?.get("/v1/runs").await?;
+    let answer = AdminClient::new(admin, config)?.get("/v1/runs", &[("/runs", Value::is_array)]).await?;
     printer.report(&answer, || {
         let rows: Vec<Vec<String>> = items(&answer, "runs").map(row).collect();
         printer.table(&["run", "whose", "kind", "last used", "expires", "has seen"], &rows);
@@ -79,7 +79,8 @@ async fn end(
     reason: &str,
 ) -> Result<(), String> {
     let body = json!({ "run": run, "reason": reason });
-    let answer = AdminClient::new(admin, config)?.post("/v1/runs/end", &body).await?;
+    let answer =
+        AdminClient::new(admin, config)?.post("/v1/runs/end", &body, &[("/ended", Value::is_object)]).await?;
     printer.report(&answer, || printer.line(&format!("{GOOD}ended:{GOOD:#} run `{run}`")));
     Ok(())
 }

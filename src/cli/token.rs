@@ -67,7 +67,26 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: Arguments) 
     }
 }
 
+/// Refuses a value that is empty, as that of a variable is that was not set: it would leave everything.
+fn refuse_empty(arguments: &Arguments) -> Result<(), String> {
+    let lists = [
+        ("--scope", &arguments.scopes),
+        ("--tool", &arguments.tools),
+        ("--destination", &arguments.destinations),
+    ];
+    let singles = [("--user", &arguments.user), ("--run", &arguments.run)];
+    let all = lists.into_iter().flat_map(|(option, values)| values.iter().map(move |value| (option, value)));
+    let all = all.chain(singles.into_iter().filter_map(|(option, value)| Some((option, value.as_ref()?))));
+    for (option, value) in all {
+        if value.trim().is_empty() {
+            return Err(format!("`{option}` is empty: give it a value, or leave it out"));
+        }
+    }
+    Ok(())
+}
+
 async fn ask(config: &Path, arguments: &Arguments) -> Result<Value, String> {
+    refuse_empty(arguments)?;
     let remote = match &arguments.url {
         Some(url) => Remote::typed("--url", url)?,
         None => of_project(config)?,
@@ -93,7 +112,18 @@ async fn ask(config: &Path, arguments: &Arguments) -> Result<Value, String> {
         format!("{} has no token endpoint: say `identity: tokens: {{}}` there", remote.base())
     })?;
     if status.is_success() {
-        return Ok(answer);
+        let is_text =
+            |name: &str| answer.get(name).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+        let is_token = is_text("access_token")
+            && answer
+                .get("token_type")
+                .and_then(Value::as_str)
+                .is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"))
+            && answer.get("expires_in").is_some_and(Value::is_u64)
+            && answer.get("scope").is_some_and(Value::is_string)
+            && is_text("callgate_run");
+        let other = || format!("what answers at {} is no callgate token endpoint", remote.base());
+        return if is_token { Ok(answer) } else { Err(other()) };
     }
     let text = |name: &str| answer.get(name).and_then(Value::as_str);
     match (text("error"), text("error_description")) {

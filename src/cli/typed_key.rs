@@ -1,11 +1,14 @@
 //! Keys that were typed where something else belongs. What is typed there is repeated in messages, written into
 //! files and put on record, so it is refused without a word of it.
 
-use std::path::Path;
+use std::{ffi::OsString, path::Path};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::manifest::KeyId;
+use crate::{
+    admin::{REFUSED, holds_secret},
+    manifest::KeyId,
+};
 
 /// What keys of clients begin with.
 const CLIENT: &str = "cg_";
@@ -13,6 +16,20 @@ const CLIENT: &str = "cg_";
 const ADMIN: &str = "cgadmin_";
 /// How long the name of a variable may be.
 const VARIABLE_BYTES_MAX: usize = 64;
+
+/// Refuses a key or a token anywhere on the command line, of a command that takes none there.
+///
+/// # Errors
+/// When there is one.
+pub(super) fn refuse_secrets(words: impl IntoIterator<Item = OsString>) -> Result<(), String> {
+    let is_one = |word: OsString| {
+        let word = word.to_string_lossy();
+        let value = if word.starts_with("--") { word.split_once('=').map(|(_, value)| value) } else { None };
+        let value = value.unwrap_or(&word);
+        holds_secret(value) && !Path::new(value).exists()
+    };
+    if words.into_iter().any(is_one) { Err(REFUSED.to_owned()) } else { Ok(()) }
+}
 
 /// Refuses what is no name of an environment variable.
 ///
@@ -104,6 +121,22 @@ mod tests {
         let (admin, client) = (SecretString::from("cgadmin_a_b"), SecretString::from("cg_a_b"));
         assert_eq!((refuse_other_than_admin_key(&admin), refuse_admin_key(&client)), (Ok(()), Ok(())));
         assert!(refuse_other_than_admin_key(&client).is_err() && refuse_admin_key(&admin).is_err());
+    }
+
+    #[test]
+    fn a_secret_is_refused_in_any_word_but_in_the_path_of_a_file() {
+        let words = |words: &[&str]| refuse_secrets(words.iter().map(OsString::from));
+        for word in
+            ["cg_k1_0123456789abcdef", "--name=cg_k1_0123456789abcdef", "https://h/cg_k1_0123456789abcdef"]
+        {
+            assert_eq!(words(&["connect", word]).unwrap_err(), REFUSED);
+        }
+        assert_eq!(words(&["connect", "codex", "--name", "cg_bot", "--key-env", "CG_TOKEN"]), Ok(()));
+        let folder = tempfile::TempDir::new().unwrap();
+        let file = folder.path().join("cg_k1_0123456789abcdef");
+        assert!(words(&[file.to_str().unwrap()]).is_err());
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(words(&[file.to_str().unwrap(), &format!("--key-file={}", file.display())]), Ok(()));
     }
 
     #[test]

@@ -5,11 +5,15 @@ use std::{error::Error, io};
 use rustls::CertificateError;
 use url::Url;
 
+use crate::egress::CONNECT_TIMEOUT;
+
 /// Why nothing of a request was understood at the other end.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Unreached {
     /// Nobody listens there.
     Nobody,
+    /// Nobody took the connection in time.
+    Silent,
     /// Nobody here trusts the authority of its certificate.
     Untrusted,
     /// Its certificate is not good for another reason: which.
@@ -27,6 +31,9 @@ impl Unreached {
     pub(super) fn of(error: &reqwest::Error) -> Option<Self> {
         if let Some(error) = cause::<rustls::Error>(error) {
             return Some(Self::of_tls(error));
+        }
+        if error.is_connect() && error.is_timeout() {
+            return Some(Self::Silent);
         }
         if error.is_connect() {
             return Some(Self::Nobody);
@@ -62,6 +69,10 @@ impl Unreached {
     pub(super) fn message(&self, url: &Url, trust: &str) -> String {
         match self {
             Self::Nobody => format!("no server answers at {url}: does `callgate serve` run there?"),
+            Self::Silent => format!(
+                "{url} did not answer in {} s: it may be busy, or be kept from answering",
+                CONNECT_TIMEOUT.as_secs()
+            ),
             Self::Untrusted => format!(
                 "{url} does not prove who it is: the authority of its certificate is not trusted here; {trust}"
             ),

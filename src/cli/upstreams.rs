@@ -27,7 +27,8 @@ pub(super) async fn run(printer: &Printer, config: &Path, arguments: &Arguments)
 }
 
 async fn list(printer: &Printer, config: &Path, admin: &AdminArguments) -> Result<(), String> {
-    let answer = AdminClient::new(admin, config)?.get("/v1/upstreams").await?;
+    let answer =
+        AdminClient::new(admin, config)?.get("/v1/upstreams", &[("/upstreams", Value::is_array)]).await?;
     if printer.is_json() {
         printer.value(&answer);
         return Ok(());

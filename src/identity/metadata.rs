@@ -66,6 +66,13 @@ impl Metadata {
         self.issues_tokens
     }
 
+    /// What the server's own tokens say as `iss`, where it issues any.
+    #[must_use]
+    pub fn own_issuer(&self) -> Option<&str> {
+        let (_, described) = self.documents.iter().find(|(path, _)| path.starts_with(SERVER))?;
+        described.get("issuer")?.as_str()
+    }
+
     /// What a challenge says besides its error: where the resource is described, and the scopes to ask for.
     #[must_use]
     pub fn challenge(&self) -> &str {

@@ -33,6 +33,8 @@ use crate::{
 
 /// How many tools a token may name.
 const TOOLS_MAX: usize = 1_000;
+/// How long such a name or glob may be.
+const TOOL_GLOB_BYTES_MAX: usize = 256;
 /// How long the name of a user may be.
 const SUBJECT_CHARS_MAX: usize = 256;
 
@@ -382,12 +384,20 @@ impl Identities {
 fn nameable(tools: &[String]) -> Result<(), TokenRefusal> {
     let message = if tools.len() > TOOLS_MAX {
         format!("a token names {TOOLS_MAX} tools at most: name several by a glob such as `orders.*`")
-    } else if globs(tools.iter().map(String::as_str)).is_none() {
+    } else if !tools.iter().all(|tool| is_tool_glob(tool))
+        || globs(tools.iter().map(String::as_str)).is_none()
+    {
         "a tool is named by its name or a glob such as `orders.*`".to_owned()
     } else {
         return Ok(());
     };
     Err(TokenRefusal::Request(message))
+}
+
+/// Whether a text is of what tools' names are made of, and what globs are besides.
+fn is_tool_glob(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-*?[]!{},\\".contains(&byte);
+    (1..=TOOL_GLOB_BYTES_MAX).contains(&text.len()) && text.bytes().all(fits)
 }
 
 /// Whether destinations are written in a way in which others can be compared with them.
@@ -425,5 +435,5 @@ fn granted(client: &Client, asked: Option<&str>) -> Result<BTreeSet<Scope>, Toke
         let scope = Scope::parse(text).ok().filter(|scope| client.holds(scope));
         scope.ok_or_else(|| TokenRefusal::Scope(text.chars().take(128).collect()))
     };
-    asked.split(' ').filter(|scope| !scope.is_empty()).map(one).collect()
+    asked.split(' ').map(one).collect() // one blank between two (RFC 6749 §3.3)
 }

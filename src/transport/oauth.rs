@@ -138,11 +138,17 @@ async fn mint(
         Some(_) => return Err(Refused::Grant),
         None => return Err(request("`grant_type` is missing")),
     }
-    if form.has_empty("callgate_tool") {
-        // An empty variable of a harness would otherwise leave all of them.
-        return Err(request("`callgate_tool` is empty: name a tool, or leave it out for all"));
+    for name in ["callgate_tool", "callgate_user", "callgate_run", "callgate_destination"] {
+        if form.has_empty(name) {
+            // An empty variable of a harness would otherwise leave all of them.
+            return Err(request(&format!("`{name}` is empty: give it a value, or leave it out")));
+        }
     }
-    let lifetime = form.take("callgate_run_lifetime").map(|text| text.parse().map(Duration::from_secs));
+    let lifetime = form.take("callgate_run_lifetime").map(|text| {
+        // A sign would be read, too.
+        let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        digits.and_then(|text| text.parse().ok()).map(Duration::from_secs).ok_or(())
+    });
     let wanted = TokenRequest {
         proof: client,
         scope: form.take("scope"),
@@ -179,6 +185,9 @@ fn client_proof(form: &mut Form<'_>, headers: &HeaderMap, proof: &Proof) -> Resu
     let kind = form.take("client_assertion_type");
     let basic = basic(headers)?;
     match (basic, secret, assertion) {
+        (Some(_), None, None) | (None, Some(_), None) if kind.is_some() => {
+            Err(request("`client_assertion_type` comes with a `client_assertion`, and with nothing else"))
+        }
         (Some((name, secret)), None, None) => {
             if client.is_some_and(|client| client != name) {
                 return Err(request("`client_id` is not the client of the header"));
@@ -215,11 +224,19 @@ fn basic(headers: &HeaderMap) -> Result<Option<(String, SecretString)>, Refused>
     let decoded = STANDARD.decode(encoded.trim()).map_err(|_| broken())?;
     let decoded = String::from_utf8(decoded).map_err(|_| broken())?;
     let (name, secret) = decoded.split_once(':').ok_or_else(broken)?;
-    let plain = |text: &str| -> String {
-        let mut pairs = url::form_urlencoded::parse(text.as_bytes());
-        pairs.next().map(|(name, _)| name.into_owned()).unwrap_or_default()
-    };
-    Ok(Some((plain(name), plain(secret).into())))
+    let (name, secret) = (form_value(name), form_value(secret));
+    Ok(Some((name.ok_or_else(broken)?, secret.ok_or_else(broken)?.into())))
+}
+
+/// One value that is form-encoded. `&` and `=` never stand in one as they are: whoever reads them as ends
+/// of the value reads another one.
+fn form_value(text: &str) -> Option<String> {
+    if text.contains(['&', '=']) {
+        return None;
+    }
+    let mut pairs = url::form_urlencoded::parse(text.as_bytes());
+    let value = pairs.next().map(|(value, _)| value.into_owned()).unwrap_or_default();
+    (!value.contains('\u{fffd}')).then_some(value)
 }
 
 /// A form's parameters, of which none came twice that may not.

@@ -235,7 +235,7 @@ fn what_is_wrong_with_a_url_is_said_of_its_option_and_without_it() {
 #[test]
 fn a_key_that_is_typed_where_something_else_belongs_is_not_repeated() {
     let folder = TempDir::new().unwrap();
-    for key in ["cg_k1_hush-0123456789", "cgadmin_a-1_hush0123456789"] {
+    for key in ["cg_k1_hush-0123456789", "cgadmin_a-1_hush0123456789", &format!("cg_k1_hush{:064x}", 7)] {
         for command in [
             &["connect", "codex", "--url", URL, "--key-env", key][..],
             &["connect", "codex", "--url", URL, "--key-file", key],
@@ -246,6 +246,20 @@ fn a_key_that_is_typed_where_something_else_belongs_is_not_repeated() {
             &["keys", "revoke", key, "--admin-url", "http://127.0.0.1:1"],
             &["keys", "rotate", key, "--admin-url", "http://127.0.0.1:1"],
             &["revoke", "key", key, "--admin-url", "http://127.0.0.1:1"],
+            &["revoke", "client", key, "--admin-url", "http://127.0.0.1:1"],
+            &["revoke", "run", key, "--admin-url", "http://127.0.0.1:1"],
+            &["revoke", "token", key, "--issuer", "i", "--admin-url", "http://127.0.0.1:1"],
+            &["revoke", "token", "x", "--issuer", key, "--admin-url", "http://127.0.0.1:1"],
+            &["revoke", "client", "bot", "--reason", &format!("lost {key}!"), "--admin-url", URL],
+            &["runs", "end", key, "--admin-url", "http://127.0.0.1:1"],
+            &["keys", "new", key, "--admin-url", "http://127.0.0.1:1"],
+            &["keys", "new", "--admin", key],
+            &["token", key, "--url", URL],
+            &["token", "bot", key],
+            &["stdio", "--client", key],
+            &["connect", "codex", "--stdio", "--client", key],
+            &["connect", "codex", "--url", URL, "--name", key],
+            &["connect", "codex", "--url", &format!("{URL}/{key}")],
         ] {
             let said = callgate(folder.path(), command);
             assert_ne!(said.code, 0, "{said:?}");

@@ -88,7 +88,7 @@ async fn each_mistake_has_the_error_of_the_standard() {
     let grant = "grant_type=client_credentials";
     let key = key("bot");
     let twice_known = format!("{grant}&client_id=bot&client_secret={key}");
-    let cases: [(&str, &str, u16, &str); 20] = [
+    let cases: [(&str, &str, u16, &str); 29] = [
         ("bot", "", 400, "invalid_request"),
         ("bot", "scope=things:read", 400, "invalid_request"),
         ("bot", "grant_type=", 400, "invalid_request"),
@@ -110,6 +110,15 @@ async fn each_mistake_has_the_error_of_the_standard() {
         ("bot", "grant_type=client_credentials&callgate_run_lifetime=999999", 400, "invalid_request"),
         ("bot", "grant_type=client_credentials&callgate_tool=%5B", 400, "invalid_request"),
         ("bot", "grant_type=client_credentials&callgate_tool=", 400, "invalid_request"),
+        ("bot", "grant_type=client_credentials&callgate_tool=a%20b", 400, "invalid_request"),
+        ("bot", "grant_type=client_credentials&callgate_user=", 400, "invalid_request"),
+        ("bot", "grant_type=client_credentials&callgate_run=", 400, "invalid_request"),
+        ("bot", "grant_type=client_credentials&callgate_destination=", 400, "invalid_request"),
+        ("bot", "grant_type=client_credentials&callgate_run_lifetime=%2B60", 400, "invalid_request"),
+        ("bot", "grant_type=client_credentials&scope=things:read%20", 400, "invalid_scope"),
+        ("bot", "grant_type=client_credentials&scope=%20", 400, "invalid_scope"),
+        ("bot", "grant_type=client_credentials&scope=things:read%20%20things:read", 400, "invalid_scope"),
+        ("bot", "grant_type=client_credentials&client_assertion_type=x", 400, "invalid_request"),
         ("bot", "grant_type=client_credentials&scope=%ff", 400, "invalid_request"),
         ("bot", "grant_type=client_credentials&client_id=other", 400, "invalid_request"),
         ("bot", &twice_known, 400, "invalid_request"),

@@ -4,12 +4,17 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 
 /// How large a configuration may be.
 const FILE_BYTES_MAX: u64 = 4 << 20;
+/// How long is waited for others who write in the same folder, and between two looks.
+const LOCK_MAX: Duration = Duration::from_secs(5);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// A file, as it was read.
 #[derive(Debug)]
@@ -53,20 +58,30 @@ impl ConfigFile {
         if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(cannot)?;
         }
+        let _lock = lock(&self.path).map_err(cannot)?;
+        if self.now().map_err(cannot)? != self.text {
+            return Err(cannot(io::Error::other("it has changed meanwhile: try again")));
+        }
         let backup = self.text.as_ref().map(|before| self.back_up(before)).transpose().map_err(cannot)?;
         let temporary = beside(&self.path, &format!("new-{}", std::process::id()));
         let written = self.write_new(&temporary, text).and_then(|()| {
-            let now = if self.path.exists() { Some(read(&self.path)?) } else { None };
-            if now != self.text {
-                return Err(io::Error::other("it has changed meanwhile"));
+            // Who knows of no lock may have written it, too.
+            if self.now()? != self.text {
+                return Err(io::Error::other("it has changed meanwhile: try again"));
             }
             fs::rename(&temporary, &self.path)
         });
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
+            let _ = backup.as_ref().map(fs::remove_file);
         }
         written.map_err(cannot)?;
         Ok(backup)
+    }
+
+    /// What is in it by now.
+    fn now(&self) -> io::Result<Option<String>> {
+        if self.path.exists() { read(&self.path).map(Some) } else { Ok(None) }
     }
 
     fn back_up(&self, before: &str) -> io::Result<PathBuf> {
@@ -99,6 +114,24 @@ impl ConfigFile {
     }
 }
 
+/// Keeps other commands from writing next to a file: by a lock on its folder, which leaves nothing there. Where
+/// folders cannot be locked, as on Windows, there is none.
+fn lock(path: &Path) -> io::Result<Option<fs::File>> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(folder) = fs::File::open(folder) else { return Ok(None) };
+    let until = Instant::now() + LOCK_MAX;
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Ok(Some(folder)),
+            Err(fs::TryLockError::Error(_)) => return Ok(None),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_RETRY),
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(io::Error::other("another program holds a lock on its folder"));
+            }
+        }
+    }
+}
+
 fn read(path: &Path) -> io::Result<String> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -117,4 +150,22 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.push(".");
     name.push(ending);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_writers_the_second_is_refused_and_leaves_nothing_behind() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("a.json");
+        fs::write(&path, "{}").unwrap();
+        let (one, other) = (ConfigFile::read(&path).unwrap(), ConfigFile::read(&path).unwrap());
+        assert!(one.replace("{\"one\": 1}").unwrap().is_some());
+        let said = other.replace("{\"other\": 1}").unwrap_err();
+        assert!(said.contains("it has changed meanwhile"), "{said}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"one\": 1}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "the file and one copy");
+    }
 }
