@@ -117,7 +117,8 @@ impl ConfigFile {
 /// Keeps other commands from writing next to a file: by a lock on its folder, which leaves nothing there. Where
 /// folders cannot be locked, as on Windows, there is none.
 fn lock(path: &Path) -> io::Result<Option<fs::File>> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let Ok(folder) = fs::File::open(folder) else { return Ok(None) };
     let until = Instant::now() + LOCK_MAX;
     loop {
