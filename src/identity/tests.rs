@@ -361,19 +361,21 @@ async fn a_destination_is_what_its_reader_takes_it_for() {
 #[tokio::test]
 async fn a_token_is_made_as_long_as_one_may_be_shown_and_no_longer() {
     let gate = Minting::new().await;
-    let with = |bytes: usize| TokenRequest { tools: vec!["t".repeat(bytes)], ..request(&gate.key) };
-    let (mut fits, mut too_long) = (1, jwt::TOKEN_BYTES_MAX);
-    while too_long - fits > 1 {
-        let middle = usize::midpoint(fits, too_long);
-        match gate.mint(&with(middle)).await {
-            Ok(_) => fits = middle,
-            Err(refusal) => {
-                assert!(refusal.to_string().contains("too long to be shown"), "{refusal}");
-                too_long = middle;
-            }
+    let with = |names: usize, bytes: usize| {
+        let mut tools: Vec<_> = (0..names).map(|n| format!("{n:03}{}", "t".repeat(97))).collect();
+        tools.push("t".repeat(bytes));
+        TokenRequest { tools, ..request(&gate.key) }
+    };
+    let (mut names, mut longest) = (0, 0);
+    while gate.mint(&with(names + 1, 1)).await.is_ok() {
+        names += 1;
+    }
+    for bytes in 1..=128 {
+        match gate.mint(&with(names, bytes)).await {
+            Ok(minted) => longest = minted.token.expose_secret().len(),
+            Err(refusal) => assert!(refusal.to_string().contains("too long to be shown"), "{refusal}"),
         }
     }
-    let longest = gate.mint(&with(fits)).await.unwrap().token.expose_secret().len();
     // Base64 grows by two characters at a time where it does not by one.
     assert!((jwt::TOKEN_BYTES_MAX - 1..=jwt::TOKEN_BYTES_MAX).contains(&longest), "{longest}");
 }
